@@ -1,0 +1,1 @@
+"""What Turnstone stores: tables, types, roles and row-level security, with nothing that acts on them."""

@@ -1,0 +1,74 @@
+"""Who may do what: grants per role, and the row-level policies that keep tenants apart.
+
+Append-only is enforced by grants, not triggers (Citus refuses
+triggers on distributed tables): the runtime role has INSERT and SELECT on events and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# An unset tenant is NULL, or '' once a transaction-local value has ended in this session: both see nothing.
+# The sub-select makes PostgreSQL evaluate the setting once per statement, not once per row.
+CURRENT_TENANT: Final = "(SELECT nullif(current_setting('turnstone.tenant', true), '')::integer)"
+IS_OPERATOR: Final = "(SELECT current_setting('turnstone.operator', true) = 'on')"
+CURRENT_DIGEST: Final = "(SELECT decode(current_setting('turnstone.key_digest', true), 'hex'))"
+
+TENANT_POLICIES: Final[dict[str, str]] = {
+    "end_user": f"tenant_id = {CURRENT_TENANT}",
+    "conversation": f"tenant_id = {CURRENT_TENANT}",
+    "event": f"tenant_id = {CURRENT_TENANT}",
+    "idempotency": f"tenant_id = {CURRENT_TENANT}",
+    "erasure": f"tenant_id = {CURRENT_TENANT}",
+    "tenant": f"id = {CURRENT_TENANT} OR {IS_OPERATOR}",
+    # A request's tenant is found by its key: the caller proves the key by its digest.
+    "api_key": f"tenant_id = {CURRENT_TENANT} OR digest = {CURRENT_DIGEST} OR {IS_OPERATOR}",
+}
+
+GRANTS: Final[dict[str, dict[str, str]]] = {
+    "turnstone_runtime": {
+        "event": "SELECT, INSERT",
+        "conversation": "SELECT, INSERT, UPDATE (head, recorded_at, metadata, retention_days)",
+        "end_user": "SELECT, INSERT, UPDATE (created_at)",  # UPDATE only so that a creation can lock its user's row
+        "idempotency": "SELECT, INSERT",
+        "erasure": "SELECT",
+        "tenant": "SELECT, INSERT, UPDATE (name, retention_days)",
+        "api_key": "SELECT, INSERT, UPDATE (revoked_at)",
+        "server": "SELECT, INSERT, UPDATE, DELETE",
+        "alembic_version": "SELECT",
+    },
+    "turnstone_worker": {
+        "event": "SELECT",
+        "conversation": "SELECT",
+        "tenant": "SELECT",
+        "alembic_version": "SELECT",
+    },
+    "turnstone_eraser": {
+        "event": "SELECT, INSERT, UPDATE, DELETE",
+        "conversation": "SELECT, UPDATE, DELETE",
+        "end_user": "SELECT, UPDATE, DELETE",
+        "idempotency": "SELECT, DELETE",
+        "erasure": "SELECT, INSERT",
+        "tenant": "SELECT, DELETE",
+        "api_key": "SELECT, DELETE",
+        "alembic_version": "SELECT",
+    },
+}
+
+
+def statements() -> list[str]:
+    """Return the statements that bring grants and policies to what stands here, from whatever they were.
+
+    They run after every upgrade, inside its lock: privileges are state, not history.
+    """
+    result = ["GRANT USAGE ON SCHEMA public TO turnstone_runtime, turnstone_worker, turnstone_eraser"]
+    for table, rule in TENANT_POLICIES.items():
+        result += [
+            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+            f"DROP POLICY IF EXISTS {table}_tenant ON {table}",
+            f"CREATE POLICY {table}_tenant ON {table} USING ({rule}) WITH CHECK ({rule})",
+        ]
+    for role, tables in GRANTS.items():
+        result.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+        result += [f"GRANT {privileges} ON {table} TO {role}" for table, privileges in tables.items()]
+    return result

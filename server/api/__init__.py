@@ -1,0 +1,1 @@
+"""The edge: one file per resource, wire structs, errors to HTTP."""

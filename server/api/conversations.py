@@ -1,0 +1,335 @@
+"""``/v1/conversations``: create, read, list, describe, fork and delete; users and erasures beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from litestar import Response, delete, get, post, put
+from litestar.params import FromPath
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from server.api.documentation import document
+from server.api.edge import (
+    Call,
+    admit,
+    conversation_id,
+    decode,
+    decode_bytes,
+    header,
+    read_body,
+    read_query,
+    reply,
+    services,
+)
+from server.api.events import AppendHeaders, ConversationPath, check_key
+from server.database.ids import ConversationId, parse_conversation_id
+from server.errors import InvalidInput, NotFound, TooLarge
+from server.log import conversations
+from server.log.conversations import Conversation
+from server.log.erase import erase_conversation
+from server.log.events import MAX_METADATA_BYTES, NewEvent, validate
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A conversation to create; `{}` makes one that stands alone."""
+
+    user: Annotated[Name | None, Meta(description="The end user it belongs to, in your own words; fixed for good.")] = (
+        None
+    )
+    metadata: Annotated[Raw | UnsetType, Meta(description="A JSON object of your own, kept verbatim.")] = UNSET
+    origin_id: Annotated[
+        Name | None, Meta(description="Its id in another system: creating it again returns the same conversation.")
+    ] = None
+    items: Annotated[list[NewEvent], Meta(description="Its first events.")] = msgspec.field(default_factory=list)
+
+
+class DescribeConversation(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change."""
+
+    metadata: Annotated[Raw, Meta(description="Replaces the metadata.")]
+
+
+class ForkConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Where to fork."""
+
+    at_seq: Annotated[int, Meta(ge=0, le=2**53, description="The last seq that both share; 0 shares nothing.")]
+    metadata: Annotated[Raw | UnsetType, Meta(description="The fork's metadata; by default, the parent's.")] = UNSET
+    origin_id: Annotated[Name | None, Meta(description="Its id in another system.")] = None
+
+
+class SetRetention(msgspec.Struct, forbid_unknown_fields=True):
+    """How long a conversation keeps its events."""
+
+    retention_days: Annotated[
+        Annotated[int, Meta(ge=1, le=36500)] | None, Meta(description="Days; null follows the tenant's.")
+    ]
+
+
+class ConversationReply(msgspec.Struct, kw_only=True):
+    """A conversation, without its events."""
+
+    id: Annotated[str, Meta(description="Its id, which routes itself.", examples=["conv_" + "0" * 48])]
+    object: Literal["conversation"] = "conversation"
+    created_at: Annotated[int, Meta(description="Unix time in seconds.")]
+    metadata: Annotated[Raw, Meta(description="Yours, verbatim.")]
+    user: Annotated[str | None, Meta(description="The end user it belongs to.")]
+    head: Annotated[int, Meta(description="The seq of its last event; 0 when it has none.")]
+    origin_id: Annotated[str | None, Meta(description="Its id where it came from.")]
+    forked_from: Annotated[str | None, Meta(description="The conversation whose past it shares.")]
+    fork_seq: Annotated[int | None, Meta(description="The last seq that it shares.")]
+    retention_days: Annotated[int | None, Meta(description="Its own retention; null follows the tenant's.")]
+
+
+class ConversationList(msgspec.Struct, kw_only=True):
+    """A page of conversations."""
+
+    object: Literal["list"] = "list"
+    data: list[ConversationReply]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
+    first_id: str | None
+    last_id: str | None
+
+
+class DeletedConversation(msgspec.Struct, kw_only=True):
+    """That it is gone."""
+
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: bool = True
+
+
+class ListQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which conversations."""
+
+    user: Annotated[str | None, Meta(description="Only this user's.")] = None
+    origin_id: Annotated[str | None, Meta(description="Only the one that came from there.")] = None
+    after: Annotated[str | None, Meta(description="Begin after this id.")] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 20
+    order: Annotated[Literal["asc", "desc"], Meta(description="By creation; `desc` begins with the newest.")] = "desc"
+
+
+_create = msgspec.json.Decoder(CreateConversation)
+_describe = msgspec.json.Decoder(DescribeConversation)
+_fork = msgspec.json.Decoder(ForkConversation)
+_retention = msgspec.json.Decoder(SetRetention)
+
+
+def present(conversation: Conversation) -> ConversationReply:
+    """Return the wire form of a conversation."""
+    forked_from = conversation.forked_from
+    return ConversationReply(
+        id=str(conversation.id),
+        created_at=int(conversation.created_at.timestamp()),
+        metadata=Raw(conversation.metadata.encode()),
+        user=conversation.user,
+        head=conversation.head,
+        origin_id=conversation.origin_id,
+        forked_from=str(forked_from) if forked_from else None,
+        fork_seq=conversation.fork_seq,
+        retention_days=conversation.retention_days,
+    )
+
+
+def _object(raw: Raw | UnsetType) -> str | None:
+    """Return metadata as text, None when absent; raises InvalidInput and TooLarge."""
+    if isinstance(raw, UnsetType) or bytes(raw) == b"null":
+        return None
+    if bytes(raw)[:1] != b"{":
+        raise InvalidInput("metadata is a JSON object", param="metadata")
+    if len(raw) > MAX_METADATA_BYTES:
+        raise TooLarge(f"metadata of {len(raw)} bytes is over {MAX_METADATA_BYTES}", param="metadata")
+    return bytes(raw).decode()
+
+
+def _plain(name: str | None, param: str) -> str | None:
+    if name is not None and "\0" in name:
+        raise InvalidInput("U+0000 is kept in content and metadata, not in names", param=param)
+    return name
+
+
+@post(
+    "/v1/conversations",
+    **document(
+        summary="Create a conversation",
+        tag="Conversations",
+        description="With an `Idempotency-Key` or an `origin_id`, a retry returns the conversation that the first try made.",
+        request=CreateConversation,
+        examples={"of a user": {"user": "ada", "metadata": {"channel": "web"}}, "alone": {}},
+        responses={200: ConversationReply},
+        headers=AppendHeaders,
+    ),
+)
+async def create_conversation(request: Call) -> Response[bytes]:
+    caller = await admit(request, "append")
+    parts = services(request)
+    body = await read_body(request)
+    command = decode_bytes(body or b"{}", _create)
+    if command.items:
+        validate(command.items, max_bytes=parts.settings.max_event_bytes, param="items")
+    key = header(request, b"idempotency-key")
+    made = await conversations.create(
+        parts.database,
+        caller.tenant,
+        user=_plain(command.user, "user"),
+        metadata=_object(command.metadata) or "{}",
+        origin_id=_plain(command.origin_id, "origin_id"),
+        idempotency_key=check_key(key) if key is not None else None,
+        body=body,
+    )
+    if command.items and made.head == 0:
+        # expected_head makes a retry that finds the events there leave them alone.
+        appended = await parts.appender.append(caller.tenant, made.id, command.items, expected_head=0)
+        made = made._replace(head=appended.head)
+    return reply(present(made))
+
+
+@get(
+    "/v1/conversations",
+    **document(summary="List conversations", tag="Conversations", responses={200: ConversationList}, query=ListQuery),
+)
+async def list_conversations(request: Call) -> Response[bytes]:
+    caller = await admit(request, "read")
+    query = read_query(request, ListQuery)
+    after: UUID | None = None
+    if query.after is not None:
+        parsed = parse_conversation_id(query.after)
+        if parsed is None:
+            raise InvalidInput(f"after is {query.after!r}; give the id of a conversation", param="after")
+        after = parsed.uuid
+    found, has_more = await conversations.listing(
+        services(request).database,
+        caller.tenant,
+        user=query.user,
+        origin_id=query.origin_id,
+        after=after,
+        limit=query.limit,
+        descending=query.order == "desc",
+    )
+    data = [present(one) for one in found]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return reply(ConversationList(data=data, has_more=has_more, first_id=first, last_id=last))
+
+
+@get(
+    "/v1/conversations/{conversation:str}",
+    **document(
+        summary="Read a conversation",
+        tag="Conversations",
+        responses={200: ConversationReply},
+        path=ConversationPath,
+        errors=[NotFound],
+    ),
+)
+async def get_conversation(request: Call, conversation: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "read")
+    return reply(
+        present(await conversations.get(services(request).database, caller.tenant, conversation_id(conversation)))
+    )
+
+
+@post(
+    "/v1/conversations/{conversation:str}",
+    **document(
+        summary="Replace a conversation's metadata",
+        tag="Conversations",
+        request=DescribeConversation,
+        examples={"metadata": {"metadata": {"channel": "phone"}}},
+        responses={200: ConversationReply},
+        path=ConversationPath,
+        errors=[NotFound],
+    ),
+)
+async def update_conversation(request: Call, conversation: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "append")
+    command = await decode(request, _describe)
+    return await _changed(
+        request, caller.tenant, conversation_id(conversation), metadata=_object(command.metadata) or "{}"
+    )
+
+
+@put(
+    "/v1/conversations/{conversation:str}/retention",
+    **document(
+        summary="Set a conversation's retention",
+        tag="Erasure",
+        description="Events recorded longer ago than this are erased for good by the next run of retention.",
+        request=SetRetention,
+        examples={"thirty days": {"retention_days": 30}, "the tenant's": {"retention_days": None}},
+        responses={200: ConversationReply},
+        path=ConversationPath,
+        errors=[NotFound],
+    ),
+)
+async def set_retention(request: Call, conversation: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "admin")
+    days = (await decode(request, _retention)).retention_days
+    return await _changed(
+        request, caller.tenant, conversation_id(conversation), retention_days=sa.null() if days is None else days
+    )
+
+
+async def _changed(request: Call, tenant: Any, at: ConversationId, **changes: Any) -> Response[bytes]:
+    return reply(present(await conversations.describe(services(request).database, tenant, at, **changes)))
+
+
+@post(
+    "/v1/conversations/{conversation:str}/fork",
+    **document(
+        summary="Fork a conversation",
+        tag="Conversations",
+        description="The fork shares the past up to `at_seq`, copying nothing; later events of either never show in the other.",
+        request=ForkConversation,
+        examples={"after the third event": {"at_seq": 3}},
+        responses={201: ConversationReply},
+        path=ConversationPath,
+        errors=[NotFound],
+    ),
+)
+async def fork_conversation(request: Call, conversation: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "append")
+    command = await decode(request, _fork)
+    made = await conversations.fork(
+        services(request).database,
+        caller.tenant,
+        conversation_id(conversation),
+        command.at_seq,
+        metadata=_object(command.metadata),
+        origin_id=_plain(command.origin_id, "origin_id"),
+    )
+    return reply(present(made), 201)
+
+
+@delete(
+    "/v1/conversations/{conversation:str}",
+    **document(
+        summary="Delete a conversation",
+        tag="Erasure",
+        description="Its own events are erased; what live forks of it still show is erased with the last of them.",
+        responses={200: DeletedConversation},
+        path=ConversationPath,
+        errors=[NotFound],
+    ),
+)
+async def delete_conversation(request: Call, conversation: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "erase")
+    parts = services(request)
+    at = conversation_id(conversation)
+    await erase_conversation(parts.database, caller.tenant, at, actor=caller.actor)
+    parts.follower.appended(at)
+    return reply(DeletedConversation(id=str(at)))
+
+
+HANDLERS = [
+    create_conversation,
+    list_conversations,
+    get_conversation,
+    update_conversation,
+    set_retention,
+    fork_conversation,
+    delete_conversation,
+]

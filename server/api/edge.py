@@ -1,0 +1,116 @@
+"""What every route does: admit the caller, read the body, answer in one shape.
+
+The error object is the same everywhere: ``{"error": {"message", "type", "param", "code"}}``, with an ``x-request-id``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.enums import MediaType
+from litestar.exceptions import ClientException
+
+from server.api.json_text import check_text
+from server.api.services import Services
+from server.access.caller import Caller
+from server.database.ids import ConversationId, parse_conversation_id
+from server.errors import BadRequest, InvalidInput, NotFound, TooLarge
+
+T = TypeVar("T")
+Call = Request[Any, Any, State]
+
+_PATH = re.compile(r" - at `(?:key in )?\$?\.?([^`]*)`$")
+_encoder = msgspec.json.Encoder()
+
+
+def services(request: Call) -> Services:
+    """Return the parts that the application was composed of."""
+    found: Services = request.app.state.services
+    return found
+
+
+async def admit(request: Call, scope: str) -> Caller:
+    """Return who is calling; raises Unauthorized, Forbidden or RateLimited."""
+    caller = await services(request).authenticator.caller(header(request, b"authorization"))
+    caller.require(scope)
+    return caller
+
+
+def header(request: Call, name: bytes) -> str | None:
+    """Return one request header by its lower-case name, without building a mapping of all of them."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+async def read_body(request: Call) -> bytes:
+    """Return the whole body; raises TooLarge before it is read whole."""
+    try:
+        return await request.body()
+    except ClientException as error:
+        if error.status_code == 413:
+            limit = services(request).settings.max_request_bytes
+            raise TooLarge(f"the request is larger than {limit} bytes; send fewer events at once") from None
+        raise
+
+
+async def decode(request: Call, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read and decode the body; raises BadRequest for what is not JSON and InvalidInput naming the field."""
+    return decode_bytes(await read_body(request), decoder)
+
+
+def decode_bytes(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode JSON strictly: UTF-8, no lone surrogates, no NaN, no absurd nesting, no unknown fields."""
+    check_text(body)
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _named(error) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidInput("the body is nested too deeply") from None
+
+
+def read_query(request: Call, shape: type[T]) -> T:
+    """Return the query parameters as a struct; raises InvalidInput for one that is unknown, repeated or wrong."""
+    given: dict[str, str] = {}
+    for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if name in given:
+            raise InvalidInput(f"the parameter {name!r} is given twice", param=name)
+        if "\0" in value:
+            raise InvalidInput("U+0000 has no place in a parameter", param=name)
+        given[name] = value
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise _named(error) from None
+
+
+def conversation_id(text: str) -> ConversationId:
+    """Return the parts of a conversation id; raises NotFound, as for one that does not exist."""
+    found = parse_conversation_id(text)
+    if found is None:
+        raise NotFound("no such conversation")
+    return found
+
+
+def _named(error: msgspec.ValidationError) -> InvalidInput:
+    """Return the field's path as ``param`` and the rest as the message."""
+    message = str(error)
+    match = _PATH.search(message)
+    if match:
+        return InvalidInput(message[: match.start()], param=match[1] or None)
+    unknown = re.search(r"unknown field `([^`]*)`", message)
+    return InvalidInput(message, param=unknown[1] if unknown else None)
+
+
+def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Answer with a msgspec struct (or what it can encode) as JSON."""
+    return Response(_encoder.encode(value), status_code=status, media_type=MediaType.JSON, headers=headers)

@@ -1,0 +1,152 @@
+"""``/v1/users`` and ``/v1/erasures``: whose conversations there are, and what was erased."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Response, delete, get
+from litestar.params import FromPath
+from msgspec import Meta
+
+from schema.vocabulary import ErasureScope
+from server.api.documentation import document
+from server.api.edge import Call, admit, read_query, reply, services
+from server.database.ids import ConversationId
+from server.errors import InvalidInput, NotFound
+from server.log import conversations, erase
+
+
+class PageQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which part of a list."""
+
+    after: Annotated[str | None, Meta(description="Begin after this id.")] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 20
+    order: Annotated[Literal["asc", "desc"], Meta(description="Which way.")] = "asc"
+
+
+class UserReply(msgspec.Struct):
+    """An end user."""
+
+    id: Annotated[str, Meta(description="In your own words.")]
+    created_at: Annotated[datetime, Meta(description="When it was first named.")]
+
+
+class UserList(msgspec.Struct, kw_only=True):
+    """A page of users, by id."""
+
+    object: Literal["list"] = "list"
+    data: list[UserReply]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
+    first_id: str | None
+    last_id: str | None
+
+
+class UserPath(msgspec.Struct):
+    """Which user."""
+
+    user: Annotated[str, Meta(description="The user's id, URL-encoded.", examples=["ada"])]
+
+
+class DeletedUser(msgspec.Struct, kw_only=True):
+    """That it is gone."""
+
+    id: str
+    object: Literal["user.deleted"] = "user.deleted"
+    deleted: bool = True
+    events: Annotated[int, Meta(description="How many events were erased.")]
+
+
+class ErasureReply(msgspec.Struct):
+    """What was erased, when, and by whom; it names no person and holds no text."""
+
+    id: str
+    scope: Annotated[ErasureScope, Meta(description="What was erased.")]
+    conversation_id: Annotated[str | None, Meta(description="Where, for an event or a conversation.")]
+    first_seq: int | None
+    last_seq: int | None
+    events: Annotated[int, Meta(description="How many events were erased.")]
+    actor: Annotated[str, Meta(description="The key that asked, or `retention`.")]
+    created_at: datetime
+
+
+class ErasureList(msgspec.Struct, kw_only=True):
+    """A page of erasures, by time."""
+
+    object: Literal["list"] = "list"
+    data: list[ErasureReply]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
+    first_id: str | None
+    last_id: str | None
+
+
+@get("/v1/users", **document(summary="List users", tag="Users", responses={200: UserList}, query=PageQuery))
+async def list_users(request: Call) -> Response[bytes]:
+    caller = await admit(request, "read")
+    query = read_query(request, PageQuery)
+    found, has_more = await conversations.users(
+        services(request).database,
+        caller.tenant,
+        after=query.after,
+        limit=query.limit,
+        descending=query.order == "desc",
+    )
+    data = [UserReply(name, created) for name, created in found]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return reply(UserList(data=data, has_more=has_more, first_id=first, last_id=last))
+
+
+@delete(
+    "/v1/users/{user:path}",
+    **document(
+        summary="Erase a user",
+        tag="Erasure",
+        description="Every conversation and event of the user goes; a record without the name stays.",
+        responses={200: DeletedUser},
+        path=UserPath,
+        errors=[NotFound],
+    ),
+)
+async def delete_user(request: Call, user: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "erase")
+    name = user.removeprefix("/")
+    if not name or "\0" in name:
+        raise NotFound("no such user")
+    events = await erase.erase_user(services(request).database, caller.tenant, name, actor=caller.actor)
+    return reply(DeletedUser(id=name, events=events))
+
+
+@get(
+    "/v1/erasures",
+    **document(summary="List erasures", tag="Erasure", responses={200: ErasureList}, query=PageQuery),
+)
+async def list_erasures(request: Call) -> Response[bytes]:
+    caller = await admit(request, "read")
+    query = read_query(request, PageQuery)
+    try:
+        after = UUID(hex=query.after.removeprefix("erasure_")) if query.after is not None else None
+    except ValueError:
+        raise InvalidInput(f"after is {query.after!r}; give the id of an erasure", param="after") from None
+    rows, has_more = await erase.listing(
+        services(request).database, caller.tenant, after=after, limit=query.limit, descending=query.order == "desc"
+    )
+    data = [
+        ErasureReply(
+            f"erasure_{row.id.hex}",
+            row.scope,
+            str(ConversationId(row.user_key, row.conversation)) if row.conversation else None,
+            row.first_seq,
+            row.last_seq,
+            row.events,
+            row.actor,
+            row.created_at,
+        )
+        for row in rows
+    ]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return reply(ErasureList(data=data, has_more=has_more, first_id=first, last_id=last))
+
+
+HANDLERS = [list_users, delete_user, list_erasures]

@@ -1,0 +1,65 @@
+"""Composition root: the only place that wires the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from litestar import Litestar
+
+from server.access.authenticate import Authenticator
+from server.api import conversations, events, failures, health, stream, users
+from server.api.documentation import Documentation
+from server.api.services import Services
+from server.database.address import Address
+from server.database.connections import Database
+from server.log.append import Appender
+from server.log.follow import Follower
+from server.operations import lease
+from server.operations.requests import observe
+from server.settings import Settings
+
+
+def create_app(settings: Settings, address: Address) -> Litestar:
+    """Return the ASGI application that serves the database at an address, which need not be up yet."""
+    database = Database(address, pool_size=settings.pool_size)
+    parts = Services(
+        settings=settings,
+        database=database,
+        authenticator=Authenticator(database, processes=settings.workers),
+        appender=Appender(database, lanes=settings.append_lanes),
+        follower=Follower(database),
+    )
+
+    @asynccontextmanager
+    async def running(_app: Litestar) -> AsyncIterator[None]:
+        await database.open()
+        following = asyncio.create_task(parts.follower.run(), name="follower")
+        try:
+            async with lease.lease(database):
+                yield
+        finally:
+            await parts.appender.drain()
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await database.close()
+
+    app = Litestar(
+        route_handlers=[
+            *conversations.HANDLERS,
+            *events.HANDLERS,
+            stream.stream_events,
+            *users.HANDLERS,
+            *health.HANDLERS,
+        ],
+        lifespan=[running],
+        exception_handlers=failures.HANDLERS,
+        openapi_config=Documentation(title="Turnstone", version="0.1.0"),
+        request_max_body_size=settings.max_request_bytes,
+        logging_config=None,
+    )
+    app.state.services = parts
+    app.state.stopping = asyncio.Event()
+    return observe(app, settings.log_requests)

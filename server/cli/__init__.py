@@ -1,0 +1,36 @@
+"""The command line: one file for each group of commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from server.cli.backup import backup, restore
+from server.cli.doctor import doctor
+from server.cli.migrate import migrate
+from server.cli.serve import serve
+from server.errors import TurnstoneError
+
+
+class _Commands(click.Group):
+    """Tells an error that the user can act on in one line, without a traceback, and ends with status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TurnstoneError as error:
+            raise click.ClickException(error.message) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="turnstone", prog_name="turnstone")
+def main() -> None:
+    """Turnstone: a conversation memory database server.
+
+    Every setting is a flag, or a variable TURNSTONE_NAME; `turnstone serve --help` lists them.
+    """
+
+
+for command in (serve, migrate, doctor, backup, restore):
+    main.add_command(command)

@@ -1,0 +1,1 @@
+"""PostgreSQL: the embedded cluster, the engine, transactions and schema upgrades."""

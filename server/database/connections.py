@@ -1,0 +1,130 @@
+"""Connections by role, and the transactions that name their tenant.
+
+Two ways in: ``transaction`` gives a SQLAlchemy connection, for the statements that are composed; ``hot`` is a bare psycopg
+pool, for the few statements that run on every append and read, where SQLAlchemy's share would be most of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import psycopg_pool
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server.database.address import Address
+from server.database.failures import unavailable
+from server.database.tenant import Tenant
+
+_SET = text(
+    "SELECT set_config('turnstone.tenant', :tenant, true), set_config('turnstone.operator', :operator, true), "
+    "set_config('turnstone.key_digest', :digest, true)"
+)
+SET_TENANT = "SELECT set_config('turnstone.tenant', %s, true)"
+
+# Every hot statement looks rows up by key. A plan cached while a table was small would scan it for as long as the
+# connection lives, so the plans that scan whole tables are not on offer there.
+_HOT_OPTIONS = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
+)
+_TIMEZONE = "-c timezone=UTC"
+
+
+class Database:
+    """The database as the server sees it: one pool for each role in use."""
+
+    def __init__(self, address: Address, *, pool_size: int = 10) -> None:
+        self.address = address
+        self._engines: dict[str, AsyncEngine] = {}
+        self.hot = psycopg_pool.AsyncConnectionPool(
+            address.conninfo("turnstone_runtime"),
+            connection_class=psycopg.AsyncConnection,
+            kwargs={"autocommit": True, "options": _options(address, _HOT_OPTIONS)},
+            min_size=2,
+            max_size=pool_size,
+            timeout=5,
+            max_lifetime=3600,
+            name="hot",
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start the pools; the database need not be up yet."""
+        await self.hot.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.hot.close()
+        for engine in self._engines.values():
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        tenant: Tenant | int | None,
+        *,
+        role: str = "turnstone_runtime",
+        operator: bool = False,
+        key_digest: bytes = b"",
+        repeatable_read: bool = False,
+    ) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction as ``role`` that sees only ``tenant``'s rows, committed when the block ends.
+
+        ``operator`` opens the tenants and keys of all tenants; ``key_digest`` the one key with that digest. Raises
+        DatabaseUnavailable when the database is down, full or overloaded.
+        """
+        number = tenant.id if isinstance(tenant, Tenant) else tenant
+        values = {
+            "tenant": "" if number is None else str(number),
+            "operator": "on" if operator else "off",
+            "digest": key_digest.hex(),
+        }
+        try:
+            async with self._engine(role).connect() as connection:
+                if repeatable_read:
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
+                async with connection.begin():
+                    await connection.execute(_SET, values)
+                    yield connection
+        except Exception as error:
+            if answer := unavailable(error):
+                raise answer from error
+            raise
+
+    def _engine(self, role: str) -> AsyncEngine:
+        if role not in self._engines:
+            conninfo = self.address.conninfo(role)
+            options = _options(self.address, "", role)
+
+            async def connect() -> psycopg.AsyncConnection:
+                return await psycopg.AsyncConnection.connect(conninfo, options=options)
+
+            self._engines[role] = create_async_engine(
+                "postgresql+psycopg://",
+                async_creator=connect,
+                pool_size=4,
+                max_overflow=4,
+                pool_timeout=5,
+                pool_pre_ping=True,
+            )
+        return self._engines[role]
+
+
+def _options(address: Address, extra: str, role: str = "turnstone_runtime") -> str:
+    """Return the ``options`` of a connection: the address's own (which name the role) and ours."""
+    given = psycopg.conninfo.conninfo_to_dict(address.conninfo(role)).get("options") or ""
+    return f"{given} {_TIMEZONE} {extra}".strip()
+
+
+@asynccontextmanager
+async def hot_connection(database: Database) -> AsyncIterator[psycopg.AsyncConnection]:
+    """Borrow a bare connection; raises DatabaseUnavailable when there is none or it breaks."""
+    try:
+        async with database.hot.connection() as connection:
+            yield connection
+    except Exception as error:
+        if answer := unavailable(error):
+            raise answer from error
+        raise

@@ -1,0 +1,157 @@
+"""Brings a database to this release's schema, under a lock, so that many servers may start at once.
+
+Also checks what the database must be before anything is created in it: PostgreSQL 16+, pgvector 0.8.4+, UTF-8.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import schema
+from schema import security
+from schema.vocabulary import DATABASE_ROLES
+from server.database.address import Address
+from server.errors import DatabaseRefused, DatabaseUnavailable
+
+MINIMUM_POSTGRES = 160000
+MINIMUM_PGVECTOR = (0, 8, 4)
+_LOCK = 0x7475726E73746F6E  # "turnston": one upgrade at a time in a database
+
+
+def migrations() -> Config:
+    """Return the Alembic configuration of this release, from a checkout or from an installed wheel."""
+    package = Path(schema.__file__).parent
+    folders = (package.parent / "alembic", package / "_alembic")
+    config = Config()
+    config.set_main_option(
+        "script_location", str(next(f for f in folders if (f / "env.py").exists())).replace("%", "%%")
+    )
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def newest_revision() -> str:
+    """Return the revision that this release needs."""
+    revision = ScriptDirectory.from_config(migrations()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def upgrade(address: Address, *, timeout: float = 600) -> bool:
+    """Create the roles, the extension and the tables, or bring them up to date; returns whether anything changed.
+
+    ``timeout`` is in seconds, for the lock and for the database to come up. Raises DatabaseRefused for a database that
+    Turnstone may not use and DatabaseUnavailable when it cannot be reached.
+    """
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: _connect(address), poolclass=sqlalchemy.NullPool
+    )
+    with engine.connect() as connection:
+        _check(connection)
+        deadline = time.monotonic() + timeout
+        # Polled, not awaited: a session that waits for the lock holds a snapshot that CREATE INDEX CONCURRENTLY waits for.
+        while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"another server has been upgrading this database for over {timeout:.0f} s")
+            time.sleep(0.05)
+        try:
+            connection.commit()
+            return _upgrade(connection)
+        finally:
+            connection.rollback()
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            connection.commit()
+
+
+def _connect(address: Address) -> psycopg.Connection:
+    try:
+        return psycopg.connect(address.conninfo("admin"))
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"the database cannot be reached: {str(error).strip()}") from None
+
+
+def _check(connection: sqlalchemy.Connection) -> None:
+    version = int(connection.scalar(sqlalchemy.text("SHOW server_version_num")) or 0)
+    if version < MINIMUM_POSTGRES:
+        raise DatabaseRefused(
+            f"this is PostgreSQL {version // 10000}.{version % 10000}; Turnstone needs 16 or newer. "
+            "Upgrade it, or leave TURNSTONE_DATABASE_URL unset to use the embedded one"
+        )
+    encoding = connection.scalar(sqlalchemy.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise DatabaseRefused(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8'")
+    offered = connection.scalar(
+        sqlalchemy.text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    )
+    installed = connection.scalar(sqlalchemy.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    found = installed or offered
+    needed = ".".join(map(str, MINIMUM_PGVECTOR))
+    if found is None:
+        raise DatabaseRefused(f"this PostgreSQL has no pgvector; install pgvector {needed} or newer")
+    if tuple(int(part) for part in found.split(".")) < MINIMUM_PGVECTOR:
+        raise DatabaseRefused(
+            f"this database has pgvector {found}, which can corrupt indexes under vacuum; Turnstone needs {needed} or newer. "
+            "Install it and run ALTER EXTENSION vector UPDATE"
+        )
+    connection.rollback()
+
+
+def _upgrade(connection: sqlalchemy.Connection) -> bool:
+    current = MigrationContext.configure(connection).get_current_revision()
+    config = migrations()
+    newest = newest_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise DatabaseRefused(
+            f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to {newest}. "
+            "Start the newer release"
+        )
+    connection.rollback()
+    _prepare(connection)
+    connection.execute(sqlalchemy.text("SET ROLE turnstone_owner"))
+    connection.commit()
+    try:
+        if current != newest:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        for statement in security.statements():
+            connection.execute(sqlalchemy.text(statement))
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.execute(sqlalchemy.text("RESET ROLE"))
+        connection.commit()
+    return current != newest
+
+
+def _prepare(connection: sqlalchemy.Connection) -> None:
+    """Create what only a privileged user may: the extension, the roles, and the owner's right to create tables."""
+    execute = connection.execute
+    existing = set(connection.scalars(sqlalchemy.text("SELECT rolname FROM pg_roles")))
+    login = connection.scalar(sqlalchemy.text("SELECT current_user"))
+    for role in DATABASE_ROLES:
+        if role not in existing:
+            # Databases of one cluster share its roles: another server may be creating them at this moment.
+            execute(
+                sqlalchemy.text(
+                    f"DO $$ BEGIN CREATE ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS; EXCEPTION WHEN duplicate_object "
+                    "OR unique_violation THEN NULL; END $$"
+                )
+            )
+    superuser = connection.scalar(sqlalchemy.text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+    if not superuser:
+        for role in DATABASE_ROLES:
+            if not connection.scalar(sqlalchemy.text(f"SELECT pg_has_role('{role}', 'SET')")):
+                execute(sqlalchemy.text(f'GRANT {role} TO "{login}" WITH SET TRUE, INHERIT FALSE'))
+    execute(sqlalchemy.text("CREATE EXTENSION IF NOT EXISTS vector"))
+    execute(sqlalchemy.text("GRANT CREATE, USAGE ON SCHEMA public TO turnstone_owner"))
+    connection.commit()

@@ -1,0 +1,104 @@
+"""Every error that Turnstone answers with, as a tree; each has a stable code and a fitting status.
+
+TurnstoneError
+├── BadRequest            400  the request cannot be read as JSON or as HTTP
+├── InvalidInput          422  a field is wrong; ``param`` names it
+│   └── IdempotencyMismatch 422  the key was used with another body
+├── Unauthorized          401  no key, or not a valid one
+├── Forbidden             403  the key lacks a scope
+├── NotFound              404  it does not exist, or not for this tenant
+├── Conflict              409
+│   ├── StaleHead         409  ``expected_head`` is not the head
+│   └── IdConflict        409  the event id is taken by another body
+├── TooLarge              413
+├── RateLimited           429  over the key's limit
+└── DatabaseError         503
+    ├── DatabaseUnavailable 503  it cannot be reached, or cannot write now
+    └── DatabaseRefused     503  it is not one that Turnstone may use
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TurnstoneError(Exception):
+    """Something that a caller can act on.
+
+    ``param`` names the field that was wrong, as a path (``events[2].role``); ``details`` are extra members of the error
+    object; ``retry_after`` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        details: dict[str, Any] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details = details or {}
+        self.retry_after = retry_after
+
+
+class BadRequest(TurnstoneError):
+    status, type, code = 400, "invalid_request_error", "bad_request"
+
+
+class InvalidInput(TurnstoneError):
+    status, type, code = 422, "invalid_request_error", "invalid_input"
+
+
+class IdempotencyMismatch(InvalidInput):
+    code = "idempotency_mismatch"
+
+
+class Unauthorized(TurnstoneError):
+    status, type, code = 401, "authentication_error", "unauthorized"
+
+
+class Forbidden(TurnstoneError):
+    status, type, code = 403, "permission_error", "forbidden"
+
+
+class NotFound(TurnstoneError):
+    status, type, code = 404, "not_found_error", "not_found"
+
+
+class Conflict(TurnstoneError):
+    status, type, code = 409, "conflict_error", "conflict"
+
+
+class StaleHead(Conflict):
+    code = "stale_head"
+
+
+class IdConflict(Conflict):
+    code = "id_conflict"
+
+
+class TooLarge(TurnstoneError):
+    status, type, code = 413, "invalid_request_error", "too_large"
+
+
+class RateLimited(TurnstoneError):
+    status, type, code = 429, "rate_limit_error", "rate_limited"
+
+
+class DatabaseError(TurnstoneError):
+    status, type, code = 503, "unavailable_error", "database_error"
+
+
+class DatabaseUnavailable(DatabaseError):
+    code = "database_unavailable"
+
+
+class DatabaseRefused(DatabaseError):
+    code = "database_refused"

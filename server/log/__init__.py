@@ -1,0 +1,1 @@
+"""The event log: append, read, fork, follow, erase, import, export."""

@@ -1,0 +1,289 @@
+"""JSON lines: Turnstone's own export, and the simplest thing another program can write, one event a line.
+
+The export is a header line, then conversation and event lines; a parent comes before its forks, and a conversation's
+events follow its line in order. `encode_line(decode_line(line)) == line`, byte for byte, for every line encoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from server.log.formats import EventType, FormatError, ImportedConversation, ImportedEvent, Role
+from server.log.formats.dates import as_utc
+from server.log.formats.decoding import problems_at
+from server.log.formats.json_array import Progress
+
+FORMAT: Literal["turnstone-jsonl"] = "turnstone-jsonl"
+VERSION = 1
+LINE_LIMIT = 64 << 20
+
+# Kept as text: msgspec writes a datetime without its fraction when that is zero, and a line must come back as it was.
+Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Seq = Annotated[int, msgspec.Meta(ge=1)]
+Position = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Header(
+    msgspec.Struct, tag_field="kind", tag="header", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """The first line. `salt` is the tenant's, in hexadecimal, from which conversation ids are made."""
+
+    format: Literal["turnstone-jsonl"]
+    version: int
+    salt: str | None = None
+
+
+class ConversationLine(
+    msgspec.Struct, tag_field="kind", tag="conversation", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """A conversation. `fork_seq` is the last `seq` shared with `parent`; events up to `floor` are gone by retention."""
+
+    id: str
+    origin_id: str | None = None
+    user: str | None = None
+    parent: str | None = None
+    fork_seq: Position | None = None
+    created_at: Timestamp
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    retention_days: int | None = None
+    head: Position
+    floor: Position = 0
+
+
+class EventLine(
+    msgspec.Struct, tag_field="kind", tag="event", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """An event that its conversation appended itself; `content` and `metadata` are JSON text, verbatim.
+
+    With `erased_at` it is a tombstone, which has no content.
+    """
+
+    conversation: str
+    seq: Seq
+    type: EventType
+    role: Role | None = None
+    name: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    session: str | None = None
+    run_id: str | None = None
+    content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    occurred_at: Timestamp | None = None
+    recorded_at: Timestamp
+    erased_at: Timestamp | None = None
+
+
+Line = Header | ConversationLine | EventLine
+
+
+class _GenericEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    conversation: str
+    user: str | None = None
+    content: Any
+    type: EventType = "message"
+    role: Role | None = None
+    id: str | None = None
+    name: str | None = None
+    call_id: str | None = None
+    session: str | None = None
+    run_id: str | None = None
+    occurred_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _Kind(msgspec.Struct):
+    kind: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_line_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_generic_decoder = msgspec.json.Decoder(_GenericEvent)
+_kind_decoder = msgspec.json.Decoder(_Kind)
+_metadata_decoder = msgspec.json.Decoder(dict[str, Any] | None)
+
+
+def encode_line(line: Line) -> bytes:
+    """One line, without its newline."""
+    # Content is kept as its sender spaced it. A newline in JSON text can only be space between tokens.
+    return _encoder.encode(line).replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def decode_line(data: bytes) -> Line:
+    """The record of one line; raises ValueError naming the field, also for a version that this server cannot read."""
+    line = _line_decoder.decode(data)
+    if isinstance(line, Header) and line.version != VERSION:
+        raise ValueError(f"version {line.version} of {FORMAT} is not known here (only {VERSION}): upgrade this server")
+    if isinstance(line, ConversationLine) and (line.parent is None) != (line.fork_seq is None):
+        raise ValueError("`parent` and `fork_seq` must come together")
+    if isinstance(line, EventLine):
+        if (line.content is msgspec.UNSET) != (line.erased_at is not None):
+            raise ValueError("an event has either `content` or `erased_at`")
+        for raw in (line.content, line.metadata):
+            if isinstance(raw, msgspec.Raw):
+                bytes(raw).decode()  # msgspec does not look into what it keeps raw
+    return line
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC with microseconds; a naive time is UTC."""
+    return as_utc(time).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")  # %Y does not pad years before 1000
+
+
+def parse_time(text: str) -> datetime:
+    """The time that `format_time` wrote; raises ValueError for anything else."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def read_lines(path: Path, progress: Progress | None = None) -> Iterator[tuple[int, Line]]:
+    """The records of Turnstone's own export as (line number from 1, record), for a faithful restore.
+
+    Raises FormatError naming the line where it is not one, or where the header is missing or comes again.
+    """
+    for first, (number, data) in enumerate(_raw_lines(path, progress)):
+        with problems_at(path, f"line {number}"):
+            line = decode_line(data)
+            if isinstance(line, Header) != (first == 0):
+                raise ValueError("the header must be the first line, and only that")
+        yield number, line
+
+
+def read_jsonl(path: Path, user: str | None = None, progress: Progress | None = None) -> Iterator[ImportedConversation]:
+    """The conversations of Turnstone's own export (recognised by its header), else of generic lines.
+
+    A generic line is `{"conversation": …, "content": …}` with, as wanted, `user` and the fields of an event. Its
+    conversation is taken up wherever it appears: conversations whose lines alternate are yielded again and again, with
+    the same `origin_id`. An event without an id gets `<file name>:<line>`. Raises FormatError naming the line.
+
+    From an export every event keeps its place: one without an id gets `seq-<seq>`, an erased one becomes an `erasure`
+    without content. The events of a conversation are read from the file as they are walked.
+    """
+    first = next(_raw_lines(path, None), None)
+    if first is None:
+        return
+    with problems_at(path, f"line {first[0]}"):
+        kind = _kind_decoder.decode(first[1]).kind
+    yield from (_read_generic if kind is None else _read_export)(path, user, progress)
+
+
+def _raw_lines(path: Path, progress: Progress | None) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        number = 0
+        while data := file.readline(LINE_LIMIT + 1):
+            number += 1
+            if len(data) > LINE_LIMIT:
+                raise FormatError(path, f"line {number}", f"longer than {LINE_LIMIT} bytes")
+            if progress is not None:
+                progress(len(data))
+            data = (data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data).strip()
+            if data:
+                yield number, data
+
+
+def _read_generic(path: Path, user: str | None, progress: Progress | None) -> Iterator[ImportedConversation]:
+    def events() -> Iterator[tuple[str, str | None, ImportedEvent]]:
+        for number, data in _raw_lines(path, progress):
+            with problems_at(path, f"line {number}"):
+                line = _generic_decoder.decode(data)
+            event = ImportedEvent(
+                type=line.type,
+                role=line.role,
+                content=line.content,
+                id=line.id or f"{path.name}:{number}",
+                name=line.name,
+                call_id=line.call_id,
+                session=line.session,
+                run_id=line.run_id,
+                occurred_at=None if line.occurred_at is None else as_utc(line.occurred_at),
+                metadata=line.metadata,
+            )
+            yield line.conversation, user or line.user, event
+
+    for (origin, owner), group in groupby(events(), key=lambda entry: entry[:2]):
+        yield ImportedConversation(
+            origin_id=origin, user=owner, metadata={"source": "jsonl"}, events=(event for _, _, event in group)
+        )
+
+
+def _read_export(path: Path, user: str | None, progress: Progress | None) -> Iterator[ImportedConversation]:
+    forks = _fork_events(path)
+    origins: dict[str, str] = {}
+    current: ConversationLine | None = None
+
+    def owned() -> Iterator[tuple[ConversationLine, ImportedEvent | None]]:
+        nonlocal current
+        for number, line in read_lines(path, progress):
+            if isinstance(line, ConversationLine):
+                current = line
+                yield line, None
+            elif isinstance(line, EventLine):
+                if current is None or line.conversation != current.id:
+                    raise FormatError(path, f"line {number}", f"an event of {line.conversation!r} stands outside it")
+                with problems_at(path, f"line {number}"):
+                    event = _event(line)
+                yield current, event
+
+    for conversation_id, group in groupby(owned(), key=lambda entry: entry[0].id):
+        entries = iter(group)
+        conversation, _ = next(entries)
+        origins[conversation_id] = origin = conversation.origin_id or conversation_id
+        parent = conversation.parent
+        if parent is not None and parent not in origins:
+            raise FormatError(path, f"conversation {conversation_id}", f"its parent {parent!r} does not come before it")
+        yield ImportedConversation(
+            origin_id=origin,
+            user=user or conversation.user,
+            metadata=conversation.metadata,
+            fork_of=None if parent is None else origins[parent],
+            fork_at=forks.get(conversation_id),
+            events=(event for _, event in entries if event is not None),
+        )
+
+
+def _event(line: EventLine) -> ImportedEvent:
+    metadata = None if line.metadata is msgspec.UNSET else _metadata_decoder.decode(line.metadata)
+    if line.erased_at is not None:
+        metadata = {"erased_at": line.erased_at, "erased_type": line.type}
+    return ImportedEvent(
+        type="erasure" if line.erased_at is not None else line.type,
+        role=line.role,
+        content=None if line.content is msgspec.UNSET else msgspec.json.decode(line.content),
+        id=line.id or f"seq-{line.seq}",
+        name=line.name,
+        call_id=line.call_id,
+        session=line.session,
+        run_id=line.run_id,
+        occurred_at=None if line.occurred_at is None else parse_time(line.occurred_at),
+        metadata=metadata,
+    )
+
+
+def _fork_events(path: Path) -> dict[str, str]:
+    """For each fork the id of the event after which it branches, found before the events themselves are handed out.
+
+    A fork names a `seq`; the event there may be its parent's or an older ancestor's.
+    """
+    parents: dict[str, tuple[str, int]] = {}
+    wanted: dict[tuple[str, int], list[str]] = {}
+    for _, line in read_lines(path):
+        if isinstance(line, ConversationLine) and line.parent is not None and line.fork_seq is not None:
+            parents[line.id] = (line.parent, line.fork_seq)
+    for fork, (owner, seq) in parents.items():
+        holder = owner
+        while holder in parents and seq <= parents[holder][1]:
+            holder = parents[holder][0]
+        wanted.setdefault((holder, seq), []).append(fork)
+    if not wanted:
+        return {}
+    found: dict[str, str] = {}
+    for _, line in read_lines(path):
+        if isinstance(line, EventLine):
+            for fork in wanted.get((line.conversation, line.seq), ()):
+                found[fork] = line.id or f"seq-{line.seq}"
+    return found

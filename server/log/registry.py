@@ -1,0 +1,49 @@
+"""Where text lives, and how each place forgets it.
+
+Every table that holds what a caller wrote, or anything derived from it (vectors, summaries, snapshots, digests, names),
+joins this registry; tests/database/test_needle.py writes a needle into each field and fails on a column that neither the
+registry nor its list of harmless columns knows. A cache in memory joins by following ``conversation.epoch``, which every
+erasure raises.
+
+The statements' parameters: ``tenant``, ``user_key``, ``conversation`` (the owner), ``low``, ``high`` (seqs, inclusive).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+# What of an event may hold text. Type, role, times and the keyed hashes stay on its tombstone.
+EVENT_TEXT: Final = ("client_id", "name", "call_id", "session", "run_id", "content", "metadata")
+
+_WHERE = "tenant_id = :tenant AND user_key = :user_key AND conversation = :conversation"
+
+
+class Holding(NamedTuple):
+    """One table that holds text; None where the level below it does the work already."""
+
+    table: str
+    columns: tuple[str, ...]
+    erase_events: str | None  # leave tombstones
+    drop_events: str | None  # leave nothing: retention, and events that no conversation shows any more
+    drop_conversation: str | None  # all that is left of a conversation that is gone
+
+
+HOLDINGS: Final = (
+    Holding(
+        "event",
+        EVENT_TEXT,
+        f"UPDATE event SET erased_at = clock_timestamp(), {', '.join(f'{column} = NULL' for column in EVENT_TEXT)} "
+        f"WHERE {_WHERE} AND seq BETWEEN :low AND :high AND erased_at IS NULL AND type <> 'erasure'",
+        f"DELETE FROM event WHERE {_WHERE} AND seq BETWEEN :low AND :high",
+        f"DELETE FROM event WHERE {_WHERE}",
+    ),
+    Holding("idempotency", (), None, None, f"DELETE FROM idempotency WHERE {_WHERE}"),
+    Holding(
+        "conversation",
+        ("metadata", "origin_id", "user_id"),
+        None,
+        None,
+        "DELETE FROM conversation WHERE tenant_id = :tenant AND user_key = :user_key AND id = :conversation",
+    ),
+    Holding("end_user", ("id",), None, None, None),  # removed with its last conversation, by the erasure of the user
+)

@@ -1,0 +1,1 @@
+"""What operators look at: logs, metrics, which servers are alive, checks, backups."""

@@ -1,0 +1,107 @@
+"""What is counted, for Prometheus.
+
+Every label takes its values from a closed set (routes, methods, status classes, pools), never from a caller: no tenant
+is named, so ``/metrics`` needs no key. With several server processes each keeps its figures in a file of its own, in
+the directory that the supervisor names in PROMETHEUS_MULTIPROC_DIR, and any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import version
+
+import psutil
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from server.database.connections import Database
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to Prometheus
+# Ours alone: the library's default registry would add the platform's collectors to some of the ways to run, not to all.
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Histogram(
+    "turnstone_request_seconds",
+    "Time from a request to the start of its answer.",
+    ("route", "method", "status"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+APPENDS = Counter("turnstone_appends_total", "Append calls that stored events.", registry=REGISTRY)
+EVENTS = Counter("turnstone_events_appended_total", "Events stored.", registry=REGISTRY)
+REPLAYS = Counter(
+    "turnstone_append_replays_total", "Appends answered again by their Idempotency-Key.", registry=REGISTRY
+)
+STREAMS = Gauge("turnstone_streams", "Event streams that are open.", multiprocess_mode="livesum", registry=REGISTRY)
+_POOL = Gauge(
+    "turnstone_pool",
+    "Database connections of the hot pool: open, free, and requests that wait for one.",
+    ("state",),
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+_MEMORY = Gauge(
+    "turnstone_resident_bytes",
+    "Resident memory of the server processes, without PostgreSQL's.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+_BUILD = Gauge(
+    "turnstone_build_info",
+    "1, labelled with what runs.",
+    ("release", "python"),
+    multiprocess_mode="max",
+    registry=REGISTRY,
+)
+
+
+@cache
+def release() -> str:
+    """Return the version of Turnstone that runs."""
+    return version("turnstone")
+
+
+# Looking a child up by its labels costs more than observing; the set of them is bounded as the labels are.
+_children: dict[tuple[str, str, int], Histogram] = {}
+
+
+def observe_request(route: str, method: str, status: int, seconds: float) -> None:
+    """Count one request; ``status`` is the code, of which the class is kept."""
+    key = (route, method, status // 100)
+    child = _children.get(key)
+    if child is None:
+        # A made-up method must not make a series of its own, nor an entry here.
+        key = (route, method if method in _METHODS else "other", status // 100)
+        child = _children[key] = REQUESTS.labels(key[0], key[1], f"{key[2]}xx")
+    child.observe(seconds)
+
+
+def observe_process(database: Database) -> None:
+    """Take the figures that are read rather than counted; called every few seconds in each process."""
+    stats = database.hot.get_stats()
+    _POOL.labels("open").set(stats.get("pool_size", 0))
+    _POOL.labels("free").set(stats.get("pool_available", 0))
+    _POOL.labels("waiting").set(stats.get("requests_waiting", 0))
+    _MEMORY.set(psutil.Process().memory_info().rss)
+    _BUILD.labels(release(), platform.python_version()).set(1)
+
+
+def exposition(*, several_processes: bool) -> bytes:
+    """Return the figures of all server processes in Prometheus' text format."""
+    if not several_processes:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
