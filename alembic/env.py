@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import schema.tables
 from alembic import context
+
+import schema.tables
 
 connection = context.config.attributes["connection"]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from litestar import Litestar
 
 from server.access.authenticate import Authenticator
-from server.api import conversations, events, failures, health, stream, users
+from server.api import conversations, events, failures, health, keys, stream, tenants, users
 from server.api.documentation import Documentation
 from server.api.services import Services
 from server.database.address import Address
 from server.database.connections import Database
+from server.log import retention
 from server.log.append import Appender
 from server.log.follow import Follower
 from server.operations import lease
@@ -35,15 +36,20 @@ def create_app(settings: Settings, address: Address) -> Litestar:
     @asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         await database.open()
-        following = asyncio.create_task(parts.follower.run(), name="follower")
+        background = [asyncio.create_task(parts.follower.run(), name="follower")]
+        if settings.retention_interval:
+            keeping = retention.run_forever(
+                database, interval=settings.retention_interval, idempotency_hours=settings.idempotency_hours
+            )
+            background.append(asyncio.create_task(keeping, name="retention"))
         try:
             async with lease.lease(database):
                 yield
         finally:
             await parts.appender.drain()
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await database.close()
 
     app = Litestar(
@@ -52,6 +58,8 @@ def create_app(settings: Settings, address: Address) -> Litestar:
             *events.HANDLERS,
             stream.stream_events,
             *users.HANDLERS,
+            *tenants.HANDLERS,
+            *keys.HANDLERS,
             *health.HANDLERS,
         ],
         lifespan=[running],

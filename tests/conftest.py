@@ -121,7 +121,8 @@ async def serving(settings: Settings, address: EmbeddedAddress) -> AsyncIterator
         started.set()
 
     server.startup = observed  # type: ignore[method-assign]
-    with socket.socket() as listener:
+    # With its protocol named, asyncio turns Nagle's algorithm off, which costs 40 ms for each answer.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         task = asyncio.create_task(server._serve([listener]))
         waiting = asyncio.create_task(started.wait())

@@ -157,7 +157,7 @@ def _plain(name: str | None, param: str) -> str | None:
     **document(
         summary="Create a conversation",
         tag="Conversations",
-        description="With an `Idempotency-Key` or an `origin_id`, a retry returns the conversation that the first try made.",
+        description="With an `Idempotency-Key` or an `origin_id`, a retry returns what the first try made.",
         request=CreateConversation,
         examples={"of a user": {"user": "ada", "metadata": {"channel": "web"}}, "alone": {}},
         responses={200: ConversationReply},
@@ -282,7 +282,7 @@ async def _changed(request: Call, tenant: Any, at: ConversationId, **changes: An
     **document(
         summary="Fork a conversation",
         tag="Conversations",
-        description="The fork shares the past up to `at_seq`, copying nothing; later events of either never show in the other.",
+        description="It shares the past up to `at_seq`, copying nothing; what comes later never shows in the other.",
         request=ForkConversation,
         examples={"after the third event": {"at_seq": 3}},
         responses={201: ConversationReply},

@@ -15,9 +15,9 @@ from litestar.datastructures import State
 from litestar.enums import MediaType
 from litestar.exceptions import ClientException
 
+from server.access.caller import Caller
 from server.api.json_text import check_text
 from server.api.services import Services
-from server.access.caller import Caller
 from server.database.ids import ConversationId, parse_conversation_id
 from server.errors import BadRequest, InvalidInput, NotFound, TooLarge
 

@@ -182,7 +182,7 @@ def parse_as_of(text: str | None) -> int | datetime | None:
         return int(text)
     try:
         # A "+" in a query string that was not escaped arrives as a blank.
-        time = msgspec.convert(text.replace(" ", "+"), Annotated[datetime, Meta(tz=True)])
+        time: datetime = msgspec.convert(text.replace(" ", "+"), Annotated[datetime, Meta(tz=True)])
         return time.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidInput(

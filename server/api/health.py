@@ -51,7 +51,7 @@ async def readyz(request: Call) -> Response[bytes]:
     """Answer 200 when the database answers and holds this release's schema; 503 otherwise, and while stopping."""
     if request.app.state.stopping.is_set():
         raise DatabaseUnavailable("the server is stopping; ask another", retry_after=1)
-    await _readiness(services(request).database).check()
+    await _readiness(request).check()
     return reply(_OK, headers=_FRESH)
 
 
@@ -127,9 +127,12 @@ class _Readiness:
 _newest = cache(newest_revision)
 
 
-@cache
-def _readiness(database: Database) -> _Readiness:
-    return _Readiness(database)
+def _readiness(request: Call) -> _Readiness:
+    state = request.app.state
+    if "readiness" not in state:
+        state.readiness = _Readiness(services(request).database)
+    found: _Readiness = state.readiness
+    return found
 
 
 HANDLERS = [healthz, readyz, get_metrics]

@@ -49,7 +49,7 @@ class StreamHeaders(msgspec.Struct, rename={"last_event_id": "Last-Event-ID"}):
         summary="Follow a conversation",
         tag="Events",
         description=(
-            "Each event of the log is one server-sent event: `id` is its seq, `event` its type, `data` the event as JSON. "
+            "Each event is one server-sent event: `id` is its seq, `event` its type, `data` the event as JSON. "
             "A client that reconnects sends `Last-Event-ID` and misses nothing. Comments keep the connection alive."
         ),
         responses={200: Answer(media_type="text/event-stream", description="An endless stream of events.")},

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Response, delete, get
+from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import Meta
 
@@ -16,7 +16,7 @@ from server.api.documentation import document
 from server.api.edge import Call, admit, read_query, reply, services
 from server.database.ids import ConversationId
 from server.errors import InvalidInput, NotFound
-from server.log import conversations, erase
+from server.log import conversations, erase, retention
 
 
 class PageQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,6 +70,13 @@ class ErasureReply(msgspec.Struct):
     events: Annotated[int, Meta(description="How many events were erased.")]
     actor: Annotated[str, Meta(description="The key that asked, or `retention`.")]
     created_at: datetime
+
+
+class ExpiredReply(msgspec.Struct):
+    """What a run of retention removed."""
+
+    conversations: Annotated[int, Meta(description="Conversations of which nothing was left.")]
+    events: Annotated[int, Meta(description="Events that had expired.")]
 
 
 class ErasureList(msgspec.Struct, kw_only=True):
@@ -149,4 +156,19 @@ async def list_erasures(request: Call) -> Response[bytes]:
     return reply(ErasureList(data=data, has_more=has_more, first_id=first, last_id=last))
 
 
-HANDLERS = [list_users, delete_user, list_erasures]
+@post(
+    "/v1/retention/run",
+    **document(
+        summary="Run retention now",
+        tag="Erasure",
+        description="For the key's own tenant; the server also runs it by itself, every hour by default.",
+        responses={200: ExpiredReply},
+    ),
+)
+async def run_retention(request: Call) -> Response[bytes]:
+    caller = await admit(request, "admin")
+    expired = await retention.run(services(request).database, caller.tenant)
+    return reply(ExpiredReply(expired.conversations, expired.events))
+
+
+HANDLERS = [list_users, delete_user, list_erasures, run_retention]

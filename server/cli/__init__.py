@@ -8,8 +8,10 @@ import click
 
 from server.cli.backup import backup, restore
 from server.cli.doctor import doctor
+from server.cli.keys import keys
 from server.cli.migrate import migrate
 from server.cli.serve import serve
+from server.cli.tenants import tenants
 from server.errors import TurnstoneError
 
 
@@ -32,5 +34,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, doctor, backup, restore):
+for command in (serve, migrate, keys, tenants, doctor, backup, restore):
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,9 +27,9 @@ def show(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], *, json_line
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(escape(_cell(row[name])) for name in names))
-    console = Console()
-    # Through a pipe there is no width to keep to, and a folded id is of no use to whom reads it.
-    console.print(table, width=None if console.is_terminal else 500, crop=False)
+    # Through a pipe there is no width to keep to, and a folded id is of no use to whoever reads it.
+    console = Console(width=None if sys.stdout.isatty() else 500)
+    console.print(table)
 
 
 def _cell(value: object) -> str:

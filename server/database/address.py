@@ -11,7 +11,7 @@ from server.errors import InvalidInput
 
 
 class Address(Protocol):
-    """Gives a libpq connection string for a role: ``admin`` creates roles and extensions, the others are DESIGN's four."""
+    """Gives a libpq connection string for a role; ``admin`` is who may create roles and extensions."""
 
     def conninfo(self, role: str) -> str: ...
 

@@ -1,7 +1,8 @@
 """Connections by role, and the transactions that name their tenant.
 
-Two ways in: ``transaction`` gives a SQLAlchemy connection, for the statements that are composed; ``hot`` is a bare psycopg
-pool, for the few statements that run on every append and read, where SQLAlchemy's share would be most of the time.
+Two ways in: ``transaction`` gives a SQLAlchemy connection, for the statements that are composed; ``hot`` is a bare
+psycopg pool, for the few statements that run on every append and read, where SQLAlchemy's share would be most of the
+time.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def upgrade(address: Address, *, timeout: float = 600) -> bool:
     with engine.connect() as connection:
         _check(connection)
         deadline = time.monotonic() + timeout
-        # Polled, not awaited: a session that waits for the lock holds a snapshot that CREATE INDEX CONCURRENTLY waits for.
+        # Polled, not awaited: who waits for a lock holds a snapshot that CREATE INDEX CONCURRENTLY waits for.
         while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
             connection.rollback()
             if time.monotonic() > deadline:
@@ -99,8 +99,8 @@ def _check(connection: sqlalchemy.Connection) -> None:
         raise DatabaseRefused(f"this PostgreSQL has no pgvector; install pgvector {needed} or newer")
     if tuple(int(part) for part in found.split(".")) < MINIMUM_PGVECTOR:
         raise DatabaseRefused(
-            f"this database has pgvector {found}, which can corrupt indexes under vacuum; Turnstone needs {needed} or newer. "
-            "Install it and run ALTER EXTENSION vector UPDATE"
+            f"this database has pgvector {found}, which can corrupt indexes under vacuum; Turnstone needs {needed} or "
+            "newer. Install it and run ALTER EXTENSION vector UPDATE"
         )
     connection.rollback()
 
@@ -112,8 +112,8 @@ def _upgrade(connection: sqlalchemy.Connection) -> bool:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
         raise DatabaseRefused(
-            f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to {newest}. "
-            "Start the newer release"
+            f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to "
+            f"{newest}. Start the newer release"
         )
     connection.rollback()
     _prepare(connection)

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 import psycopg
@@ -130,7 +129,7 @@ class Appender:
         size = sum(event.size for event in events)
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise DatabaseUnavailable("too many appends are waiting for the database; try again", retry_after=1)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(tenant, conversation, events, expected_head, idempotency, size, future))
         self._waiting_bytes += size
         self._start_lane()

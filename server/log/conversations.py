@@ -55,10 +55,9 @@ _SHOWN = (
 )
 
 
-def from_row(row: sa.Row[Any]) -> Conversation:
+def from_row(row: tuple[Any, ...]) -> Conversation:
     """Make a conversation of a row of the columns shown."""
-    key, uuid, *rest = row
-    return Conversation(ConversationId(key, uuid), *rest)
+    return Conversation(ConversationId(row[0], row[1]), *row[2:])
 
 
 def visible(tenant: Tenant, at: ConversationId) -> sa.ColumnElement[bool]:
@@ -157,7 +156,7 @@ async def _get(connection: AsyncConnection, tenant: Tenant, at: ConversationId) 
     row = (await connection.execute(sa.select(*_SHOWN).where(visible(tenant, at)))).first()
     if row is None:
         raise NotFound("no such conversation")
-    return from_row(row)
+    return from_row(tuple(row))
 
 
 async def get(database: Database, tenant: Tenant, at: ConversationId) -> Conversation:
@@ -187,7 +186,7 @@ async def listing(
     query = query.order_by(table.c.id.desc() if descending else table.c.id).limit(limit + 1)
     async with database.transaction(tenant) as connection:
         rows = (await connection.execute(query)).all()
-    return [from_row(row) for row in rows[:limit]], len(rows) > limit
+    return [from_row(tuple(row)) for row in rows[:limit]], len(rows) > limit
 
 
 async def describe(
@@ -196,7 +195,7 @@ async def describe(
     at: ConversationId,
     *,
     metadata: str | None = None,
-    retention_days: int | None | sa.Null = None,
+    retention_days: int | sa.Null | None = None,
 ) -> Conversation:
     """Replace a conversation's metadata or retention (``sa.null()`` clears the latter); raises NotFound."""
     values: dict[str, Any] = {}

@@ -41,7 +41,7 @@ async def erase_event(
         if shown is None or shown["deleted_at"] is not None:
             raise NotFound("no such conversation")
         owner = Lineage(shown["lineage"] or [], shown["lineage_end"] or []).owner(at.uuid, seq)
-        rows = await _lock(
+        rows = await lock(
             connection, tenant, at.user_key, sa.or_(table.c.id == owner, table.c.lineage.contains([owner]))
         )
         if owner not in rows or at.uuid not in rows:
@@ -58,7 +58,7 @@ async def erase_event(
             raise NotFound("no such event")
         if kind == "erasure":
             raise InvalidInput("an erasure event holds nothing that could be erased")
-        if not await _forget(connection, tenant, at.user_key, owner, "erase_events", seq, seq):
+        if not await forget(connection, tenant, at.user_key, owner, "erase_events", seq, seq):
             return []
         await connection.execute(
             sa.update(table)
@@ -67,7 +67,7 @@ async def erase_event(
         )
         if rows[owner]["deleted_at"] is None:
             await _append_erasure(connection, tenant, ConversationId(at.user_key, owner), seq)
-        await _record(connection, tenant, at.user_key, "event", actor, 1, conversation=owner, low=seq, high=seq)
+        await record(connection, tenant, at.user_key, "event", actor, 1, conversation=owner, low=seq, high=seq)
         return [ConversationId(at.user_key, changed) for changed in rows]
 
 
@@ -77,7 +77,7 @@ async def erase_conversation(
     """Delete a conversation with all of its own events, as far as no live fork shows them; raises NotFound."""
     async with database.transaction(tenant, role=ROLE) as connection:
         lineage = (await connection.execute(sa.select(table.c.lineage).where(_mine(tenant, at)))).scalar()
-        rows = await _lock(connection, tenant, at.user_key, table.c.id.in_([at.uuid, *(lineage or [])]))
+        rows = await lock(connection, tenant, at.user_key, table.c.id.in_([at.uuid, *(lineage or [])]))
         row = rows.get(at.uuid)
         if row is None or row["deleted_at"] is not None:
             raise NotFound("no such conversation")
@@ -99,7 +99,7 @@ async def erase_conversation(
         for ancestor, state in rows.items():
             if ancestor != at.uuid and state["deleted_at"] is not None:
                 await _release(connection, tenant, ConversationId(at.user_key, ancestor))
-        await _record(connection, tenant, at.user_key, scope, actor, erased, conversation=at.uuid)
+        await record(connection, tenant, at.user_key, scope, actor, erased, conversation=at.uuid)
 
 
 async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: str) -> int:
@@ -113,15 +113,15 @@ async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: st
         # shows up in the next look.
         known: set[UUID] = set()
         while True:
-            rows = await _lock(connection, tenant, key, table.c.user_id == user)
+            rows = await lock(connection, tenant, key, table.c.user_id == user)
             if rows.keys() <= known:
                 break
             known |= rows.keys()
         erased = 0
         for uuid in sorted(known):
-            erased += await _forget(connection, tenant, key, uuid, "drop_conversation")
+            erased += await forget(connection, tenant, key, uuid, "drop_conversation")
         await connection.execute(sa.delete(end_user).where(mine))
-        await _record(
+        await record(
             connection, tenant, key, "user", actor, erased, user_digest=keyed_hash(tenant.salt, "erased_user", user)
         )
         return erased
@@ -135,7 +135,7 @@ async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> Non
         erased = (await connection.execute(sa.delete(event).where(event.c.tenant_id == tenant.id))).rowcount
         for other in (idempotency, table, end_user):
             await connection.execute(sa.delete(other).where(other.c.tenant_id == tenant.id))
-        await _record(connection, tenant, 0, "tenant", actor, erased)
+        await record(connection, tenant, 0, "tenant", actor, erased)
 
 
 async def listing(
@@ -155,9 +155,10 @@ def _mine(tenant: Tenant, at: ConversationId) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.user_key == at.user_key, table.c.id == at.uuid, table.c.tenant_id == tenant.id)
 
 
-async def _lock(
+async def lock(
     connection: AsyncConnection, tenant: Tenant, key: int, which: sa.ColumnElement[bool]
 ) -> dict[UUID, sa.RowMapping]:
+    """Lock a user's conversations in the order of their ids, and return their rows as they are then."""
     query = (
         sa.select(table)
         .where(table.c.user_key == key, table.c.tenant_id == tenant.id, which)
@@ -179,13 +180,13 @@ async def _release(connection: AsyncConnection, tenant: Tenant, at: Conversation
         )
     )
     if shared is None:
-        return await _forget(connection, tenant, at.user_key, at.uuid, "drop_conversation")
-    erased = await _forget(connection, tenant, at.user_key, at.uuid, "drop_events", shared + 1, 2**62)
+        return await forget(connection, tenant, at.user_key, at.uuid, "drop_conversation")
+    erased = await forget(connection, tenant, at.user_key, at.uuid, "drop_events", shared + 1, 2**62)
     await connection.execute(sa.update(table).where(_mine(tenant, at)).values(head=shared))
     return erased
 
 
-async def _forget(
+async def forget(
     connection: AsyncConnection, tenant: Tenant, key: int, owner: UUID, level: str, low: int = 0, high: int = 2**62
 ) -> int:
     """Run one level of the registry; returns how many events it touched."""
@@ -223,7 +224,7 @@ async def _append_erasure(connection: AsyncConnection, tenant: Tenant, at: Conve
     )
 
 
-async def _record(
+async def record(
     connection: AsyncConnection,
     tenant: Tenant,
     key: int,
@@ -236,6 +237,7 @@ async def _record(
     low: int | None = None,
     high: int | None = None,
 ) -> None:
+    """Write down what was erased and who asked, in the erasure's own transaction."""
     await connection.execute(
         sa.insert(erasure).values(
             user_key=key,

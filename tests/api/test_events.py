@@ -135,7 +135,11 @@ async def test_the_callers_id_gives_the_original(client: httpx.AsyncClient) -> N
         (b'{"events":[{"role":"user","content":"x"},{"role":"nobody","content":"x"}]}', 422, "events[1].role"),
         (b'{"events":[{"type":"tool_call","content":{}}]}', 422, "events[0].call_id"),
         (b'{"events":[{"type":"erasure","content":{}}]}', 422, "events[0].type"),
-        (b'{"events":[{"role":"user","content":"x","occurred_at":"2026-01-01T00:00:00"}]}', 422, "events[0].occurred_at"),
+        (
+            b'{"events":[{"role":"user","content":"x","occurred_at":"2026-01-01T00:00:00"}]}',
+            422,
+            "events[0].occurred_at",
+        ),
         (b'{"events":[{"role":"user","content":"x","name":"\\u0000"}]}', 422, "events[0].name"),
         (b'{"events":[{"role":"user","content":"x"}],"expected_head":"1"}', 422, "expected_head"),
     ],
