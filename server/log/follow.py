@@ -1,9 +1,9 @@
 """Following a conversation as it grows, on this server or on any other.
 
-A follower reads by seq, so it misses nothing whatever wakes it: seqs of one conversation are committed in order, without
-gaps. Waking is only a hint. Appends of this process wake its own followers at once; other processes learn of them by one
-coalesced NOTIFY a tick (one per append takes a global lock at each commit); and a slow poll of the followed heads covers
-whatever a hint missed.
+A follower reads by seq, so it misses nothing whatever wakes it: seqs of one conversation are committed in order,
+without gaps. Waking is only a hint. Appends of this process wake its own followers at once; other processes learn of
+them by one coalesced NOTIFY a tick (one per append takes a global lock at each commit); and a slow poll of the followed
+heads covers whatever a hint missed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Where text lives, and how each place forgets it.
 
-Every table that holds what a caller wrote, or anything derived from it (vectors, summaries, snapshots, digests, names),
-joins this registry; tests/database/test_needle.py writes a needle into each field and fails on a column that neither the
-registry nor its list of harmless columns knows. A cache in memory joins by following ``conversation.epoch``, which every
-erasure raises.
+Every table that holds what a caller wrote, or anything derived from it (vectors, summaries, snapshots, digests,
+names), joins this registry; tests/database/test_needle.py writes a needle into each field and fails on a column that
+neither the registry nor its list of harmless columns knows. A cache in memory joins by following
+``conversation.epoch``, which every erasure raises.
 
 The statements' parameters: ``tenant``, ``user_key``, ``conversation`` (the owner), ``low``, ``high`` (seqs, inclusive).
 """

@@ -1,8 +1,8 @@
 """Retention: events recorded longer ago than their conversation (or else its tenant) keeps them are erased for good.
 
 ``recorded_at`` never goes back, so what has expired is always the beginning of what a conversation appended: its rows
-are deleted and ``floor`` says up to where. Forks lose what they shared. A conversation of which nothing is left, and that
-has been silent for as long, is deleted itself: its metadata and its user's name are text too.
+are deleted and ``floor`` says up to where. Forks lose what they shared. A conversation of which nothing is left, and
+that has been silent for as long, is deleted itself: its metadata and its user's name are text too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _BOUNDS = sa.text(
     f"""
     SELECT max(e.seq) FILTER (WHERE e.recorded_at < now() - make_interval(days => :days)) AS expired, max(e.seq) AS last
     FROM event e WHERE {_OWN}
-    """  # noqa: S608 - no input in it
+    """
 )
 
 
@@ -136,7 +136,8 @@ async def forget_keys(database: Database, tenant: Tenant, hours: int) -> None:
     async with database.transaction(tenant, role=erase.ROLE) as connection:
         await connection.execute(
             sa.text(
-                "DELETE FROM idempotency WHERE tenant_id = :tenant AND created_at < now() - make_interval(hours => :hours)"
+                "DELETE FROM idempotency "
+                "WHERE tenant_id = :tenant AND created_at < now() - make_interval(hours => :hours)"
             ),
             {"tenant": tenant.id, "hours": hours},
         )

@@ -12,8 +12,8 @@ from schema.vocabulary import EventType, Role
 from server.database.ids import EventId
 
 COLUMNS: Final = (
-    "e.conversation, e.seq, e.type, e.role, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content, e.metadata, "
-    "e.occurred_at, e.recorded_at, e.erased_at"
+    "e.conversation, e.seq, e.type, e.role, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content, "
+    "e.metadata, e.occurred_at, e.recorded_at, e.erased_at"
 )
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ROLES = ("turnstone_runtime", "turnstone_worker", "turnstone_eraser")  # a server neither creates roles nor tables
 _LOOK_EVERY = 0.2  # seconds
-_EARLY_DEATH = 5.0  # seconds; a worker that ends sooner than this is not replaced at once
+_EARLY_DEATH = 2.0  # seconds; a worker that ends sooner than this is not replaced at once
 
 
 class Workers:

@@ -59,31 +59,29 @@ async def admin_of(client: httpx.AsyncClient, tenant: str) -> dict[str, str]:
 # Who is let in
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer   x",
-        "Basic dTpw",
-        "Bearer ts_short",
-        f"Bearer {NEVER_MADE}",
-        f"Bearer {NEVER_MADE}x",
-        f"Token {NEVER_MADE}",
-        "Bearer ts_" + "\u00e9" * 43,
-    ],
-)
-async def test_what_is_no_key_is_refused_in_the_same_words(
-    client: httpx.AsyncClient, authorization: str | None
-) -> None:
+NO_KEYS = [
+    None,
+    "",
+    "Bearer",
+    "Bearer   x",
+    "Basic dTpw",
+    "Bearer ts_short",
+    f"Bearer {NEVER_MADE}",
+    f"Bearer {NEVER_MADE}x",
+    f"Token {NEVER_MADE}",
+    "Bearer ts_" + "\u00e9" * 43,
+]
+
+
+async def test_what_is_no_key_is_refused_in_the_same_words(client: httpx.AsyncClient) -> None:
     del client.headers["authorization"]
-    headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
-    answer = await client.get("/v1/keys", headers=headers)
     missing = await client.get("/v1/keys", headers=bearer("ts_" + "B" * 43))
-    assert answer.status_code == 401
-    assert answer.content == missing.content
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert missing.status_code == 401
+    assert missing.headers["www-authenticate"] == "Bearer"
+    for authorization in NO_KEYS:
+        headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
+        answer = await client.get("/v1/keys", headers=headers)
+        assert (answer.status_code, answer.content) == (401, missing.content), authorization
 
 
 async def test_the_scheme_may_be_written_in_any_case(client: httpx.AsyncClient, admin_key: str) -> None:
@@ -247,32 +245,32 @@ async def test_keys_are_listed_in_pages_both_ways(client: httpx.AsyncClient) -> 
         assert seen == expected
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"name": "", "scopes": ["read"]}, "name"),
-        ({"name": "a\u0000b", "scopes": ["read"]}, "name"),
-        ({"name": "ends\n", "scopes": ["read"]}, "name"),
-        ({"name": "a", "scopes": []}, "scopes"),
-        ({"name": "a", "scopes": ["write"]}, "scopes[0]"),
-        ({"name": "a", "scopes": ["read"], "rate_limit": 0}, "rate_limit"),
-        ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01"}, "expires_at"),
-        ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01T00:00:00"}, "expires_at"),
-        ({"name": "a", "scopes": ["read"], "expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
-        ({"name": "a", "scopes": ["read"], "expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),
-        ({"name": "a", "scopes": ["read"], "expires_at": "9999-12-31T23:59:59-14:00"}, "expires_at"),
-        ({"name": "a", "scopes": ["read"], "colour": "red"}, "colour"),
-    ],
-)
-async def test_a_wrong_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], param: str) -> None:
-    answer = await client.post("/v1/keys", json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.text
+WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"name": "", "scopes": ["read"]}, "name"),
+    ({"name": "a\u0000b", "scopes": ["read"]}, "name"),
+    ({"name": "ends\n", "scopes": ["read"]}, "name"),
+    ({"name": "a", "scopes": []}, "scopes"),
+    ({"name": "a", "scopes": ["write"]}, "scopes[0]"),
+    ({"name": "a", "scopes": ["read"], "rate_limit": 0}, "rate_limit"),
+    ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01"}, "expires_at"),
+    ({"name": "a", "scopes": ["read"], "expires_at": "2099-01-01T00:00:00"}, "expires_at"),
+    ({"name": "a", "scopes": ["read"], "expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
+    ({"name": "a", "scopes": ["read"], "expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),
+    ({"name": "a", "scopes": ["read"], "expires_at": "9999-12-31T23:59:59-14:00"}, "expires_at"),
+    ({"name": "a", "scopes": ["read"], "colour": "red"}, "colour"),
+]
 
 
-@pytest.mark.parametrize("query", ["after=key_1", "limit=0", "limit=101", "order=up", "colour=red", "after=%00"])
-async def test_a_wrong_parameter_is_named(client: httpx.AsyncClient, query: str) -> None:
-    answer = await client.get(f"/v1/keys?{query}")
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, query.partition("=")[0])
+async def test_a_wrong_field_is_named(client: httpx.AsyncClient) -> None:
+    for body, param in WRONG_FIELDS:
+        answer = await client.post("/v1/keys", json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.text
+
+
+async def test_a_wrong_parameter_is_named(client: httpx.AsyncClient) -> None:
+    for query in ["after=key_1", "limit=0", "limit=101", "order=up", "colour=red", "after=%00"]:
+        answer = await client.get(f"/v1/keys?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, query.partition("=")[0]), query
 
 
 async def test_another_tenants_key_is_as_missing_as_one_that_never_was(client: httpx.AsyncClient) -> None:
@@ -329,10 +327,10 @@ async def test_a_name_is_taken_once(client: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (409, "name")
 
 
-@pytest.mark.parametrize("name", ["", "ten_1", "a b", "a/b", "ends\n", "é", "-a", "a" * 65, "a\u0000"])
-async def test_a_name_that_could_not_be_addressed_is_refused(client: httpx.AsyncClient, name: str) -> None:
-    answer = await client.post("/v1/tenants", json={"name": name})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "name")
+async def test_a_name_that_could_not_be_addressed_is_refused(client: httpx.AsyncClient) -> None:
+    for name in ["", "ten_1", "a b", "a/b", "ends\n", "é", "-a", "a" * 65, "a\u0000"]:
+        answer = await client.post("/v1/tenants", json={"name": name})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "name"), repr(name)
 
 
 async def test_a_tenant_sees_and_changes_itself_only(client: httpx.AsyncClient) -> None:

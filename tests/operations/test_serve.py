@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import stat
@@ -20,14 +21,28 @@ from tests.operations.running import Serve, free_port, wait_gone
 Start = Callable[..., Serve]
 
 
+@pytest.fixture(scope="module")
+def started_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory as a clean stop left it."""
+    serve = Serve(tmp_path_factory.mktemp("before") / "data", free_port())
+    try:
+        serve.wait_ready()
+    finally:
+        serve.end()
+    return serve.data_dir
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, started_before: Path) -> Iterator[Start]:
     """Starts servers on one data directory, whose path has a space, and one port."""
     started: list[Serve] = []
     port = free_port()
 
-    def run(*flags: str) -> Serve:
-        serve = Serve(tmp_path / "some data", port, *flags)
+    def run(*flags: str, fresh: bool = False) -> Serve:
+        data_dir = tmp_path / "some data"
+        if not fresh and not started:
+            shutil.copytree(started_before, data_dir)
+        serve = Serve(data_dir, port, *flags)
         started.append(serve)
         serve.wait_ready()
         return serve
@@ -50,7 +65,7 @@ def _events(serve: Serve, conversation: str) -> list[int]:
 
 
 def test_first_start_makes_a_key_and_says_what_to_type_and_a_second_one_is_quick(start: Start) -> None:
-    first = start()
+    first = start(fresh=True)
     said = first.output.read_text()
     assert first.url in said
     assert f"{first.url}/docs" in said
@@ -127,7 +142,7 @@ def test_a_killed_supervisor_takes_its_workers_along(start: Start) -> None:
 def test_a_worker_that_dies_is_replaced(start: Start) -> None:
     serve = start("--workers=2")
     victim, other = serve.children("python")
-    time.sleep(max(0.0, 5.2 - (time.time() - victim.create_time())))  # an early death waits that long
+    time.sleep(max(0.0, 2.2 - (time.time() - victim.create_time())))  # an early death waits that long
     victim.kill()
     deadline = time.monotonic() + 15
     while len([p for p in serve.children("python") if p.pid != victim.pid and p.status() != "zombie"]) < 2:
@@ -197,8 +212,8 @@ class _half_a_request:  # noqa: N801 - read as a function
         body = json.dumps(_message("in flight")).encode()
         key = (serve.data_dir / "admin-key").read_text().strip()
         head = (
-            f"POST /v1/conversations/{conversation}/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"POST /v1/conversations/{conversation}/events HTTP/1.1\r\nhost: localhost\r\n"
+            f"authorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._first, self._rest = head.encode() + body[:10], body[10:]
         self._address = ("127.0.0.1", int(serve.url.rsplit(":", 1)[1]))

@@ -1,0 +1,1 @@
+"""What Turnstone's speed is measured with; run by `make bench-…`."""
