@@ -67,7 +67,9 @@ async def run(orders: Orders) -> Figures:
 def main() -> None:
     """Obey the orders on standard input."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
-    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(run(orders), loop_factory=uvloop.new_event_loop)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(run(orders))
+    sys.stdout.buffer.write(msgspec.json.encode(figures))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from benchmarks.bare import Orders as BareOrders
 from benchmarks.load import Figures, Orders
 
 Generator = Callable[[Orders], Figures]
@@ -75,3 +76,11 @@ def _run_wrk(orders: Orders, script: Path, seconds: float) -> Figures:
 
 
 BY_NAME: dict[str, Generator] = {"own": own, "wrk": wrk}
+
+
+def bare(orders: BareOrders) -> Figures:
+    """Insert batches with benchmarks/bare.py in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bare"], input=msgspec.json.encode(orders), stdout=subprocess.PIPE, check=True
+    )
+    return msgspec.json.decode(done.stdout, type=Figures)

@@ -128,7 +128,8 @@ def _cpu() -> float:
 def main() -> None:
     """Obey the orders on standard input."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
-    figures = asyncio.run(run(orders), loop_factory=uvloop.new_event_loop)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(run(orders))
     sys.stdout.buffer.write(msgspec.json.encode(figures))
 
 

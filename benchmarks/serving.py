@@ -133,6 +133,8 @@ class Serving:
             try:
                 times = process.cpu_times()
                 sums[is_postgres] += times.user + times.system
+                if is_postgres:  # the sessions that have ended since
+                    sums[1] += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
             except psutil.Error:
                 continue
         return Cpu(*sums)

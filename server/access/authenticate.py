@@ -12,7 +12,7 @@ from sqlalchemy import Text, cast, func, select
 from schema.access import api_key
 from schema.access import tenant as tenant_table
 from server.access.caller import Caller
-from server.access.keys import digest as digest_of
+from server.access.key_format import digest as digest_of
 from server.access.limits import TokenBucket
 from server.database.connections import Database
 from server.database.tenant import Tenant

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -15,15 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schema.access import api_key
 from schema.access import tenant as tenant_table
+from schema.vocabulary import SCOPES
+from server.access.key_format import PREFIX_LENGTH, digest, new_secret, parse_id, wire_id
 from server.database.connections import Database
 from server.database.ids import uuid7
 from server.errors import InvalidInput, NotFound
 
-SCOPES: Final = ("read", "append", "erase", "admin")
-PREFIX_LENGTH: Final = 8
-
-_SECRET = re.compile(r"ts_[A-Za-z0-9_-]{43}", re.ASCII)
-_ID = re.compile(r"key_([0-9a-f]{32})", re.ASCII)
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)  # Python reads no year over 9999, whatever its time zone
 _COLUMNS: Final = (
@@ -54,26 +49,7 @@ class Key(NamedTuple):
 
     @property
     def wire_id(self) -> str:
-        return f"key_{self.id.hex}"
-
-
-def new_secret() -> str:
-    """Return a new key: ``ts_`` and 43 characters that carry 32 random bytes."""
-    return f"ts_{secrets.token_urlsafe(32)}"
-
-
-def digest(secret: str) -> bytes | None:
-    """Return the SHA-256 of a key, or None for a text that cannot be one.
-
-    A plain, fast hash is right here: a key is 256 random bits, which no dictionary holds, unlike a password.
-    """
-    return hashlib.sha256(secret.encode("ascii")).digest() if _SECRET.fullmatch(secret) else None
-
-
-def parse_id(text: str) -> UUID | None:
-    """Return the UUID of a wire id, or None for what is not one."""
-    match = _ID.fullmatch(text)
-    return UUID(hex=match[1]) if match else None
+        return wire_id(self.id)
 
 
 async def create_key(
@@ -148,9 +124,9 @@ async def list_keys(
     return keys[:limit], len(keys) > limit
 
 
-async def get_key(database: Database, tenant_id: int, wire_id: str) -> Key:
+async def get_key(database: Database, tenant_id: int, key_id: str) -> Key:
     """Return one key of a tenant by its wire id; raises NotFound, for another tenant's key too."""
-    statement = select(*_COLUMNS).where(api_key.c.id == parse_id(wire_id), api_key.c.tenant_id == tenant_id)
+    statement = select(*_COLUMNS).where(api_key.c.id == parse_id(key_id), api_key.c.tenant_id == tenant_id)
     async with database.transaction(tenant_id) as connection:
         row = (await connection.execute(statement)).one_or_none()
     if row is None:
@@ -158,14 +134,14 @@ async def get_key(database: Database, tenant_id: int, wire_id: str) -> Key:
     return _key(row)
 
 
-async def revoke_key(database: Database, tenant_id: int, wire_id: str) -> Key:
+async def revoke_key(database: Database, tenant_id: int, key_id: str) -> Key:
     """Revoke a key for good and return it; it is refused everywhere within a second.
 
     Revoking again changes nothing: the first time stays. Raises NotFound, for another tenant's key too.
     """
     statement = (
         update(api_key)
-        .where(api_key.c.id == parse_id(wire_id), api_key.c.tenant_id == tenant_id)
+        .where(api_key.c.id == parse_id(key_id), api_key.c.tenant_id == tenant_id)
         .values(revoked_at=func.coalesce(api_key.c.revoked_at, func.now()))
         .returning(*_COLUMNS)
     )

@@ -10,15 +10,16 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import Meta
 
+from schema.vocabulary import Scope
 from server.access import keys
 from server.access.caller import Caller
+from server.access.key_format import parse_id
 from server.access.keys import Key
 from server.access.tenants import find_tenant, wire_id
 from server.api.documentation import document
 from server.api.edge import Call, admit, decode, read_query, reply, services
 from server.errors import InvalidInput, NotFound
 
-Scope = Literal["read", "append", "erase", "admin"]
 _KEY_ID = "key_0196996af0f07c3a9f4e5d6c7b8a9012"
 
 
@@ -188,7 +189,7 @@ async def create_key(request: Call) -> Response[bytes]:
 async def list_keys(request: Call) -> Response[bytes]:
     caller = await admit(request, "admin")
     query = read_query(request, KeysQuery)
-    after = None if query.after is None else keys.parse_id(query.after)
+    after = None if query.after is None else parse_id(query.after)
     if query.after is not None and after is None:
         raise InvalidInput(f"after is {query.after!r}; give the id of a key", param="after")
     found, has_more = await keys.list_keys(

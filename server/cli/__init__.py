@@ -11,6 +11,7 @@ from server.cli.doctor import doctor
 from server.cli.keys import keys
 from server.cli.migrate import migrate
 from server.cli.serve import serve
+from server.cli.transfer import import_
 from server.cli.tenants import tenants
 from server.errors import TurnstoneError
 
@@ -34,5 +35,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, keys, tenants, doctor, backup, restore):
+for command in (serve, migrate, keys, tenants, doctor, backup, restore, import_):
     main.add_command(command)

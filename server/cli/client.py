@@ -9,7 +9,7 @@ import click
 import httpx
 
 from server.access import admin_key
-from server.access.keys import digest
+from server.access.key_format import digest
 from server.settings import Settings
 
 SETTINGS = ("data_dir", "port", "url", "key")
@@ -42,7 +42,8 @@ class Client(httpx.Client):
         except httpx.ConnectError as error:
             raise click.ClickException(f"no server at {self.base_url}; start it with `turnstone serve`") from error
         except httpx.TransportError as error:
-            raise click.ClickException(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise click.ClickException(f"{self.base_url} does not answer: {reason}") from error
         if response.is_error:
             response.read()
             raise Refused(response)

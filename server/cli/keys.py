@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from server.access.keys import SCOPES, parse_id
+from schema.vocabulary import SCOPES
+from server.access.key_format import parse_id
 from server.cli import tables
 from server.cli.client import SETTINGS, connect, pages
 from server.cli.options import with_settings

@@ -44,7 +44,7 @@ def serve(settings: Settings) -> None:
 
 async def _ensure_key(settings: Settings, address: Address) -> list[Path]:
     """Make the default tenant and the admin key on the first start; return the key's file, if there is one."""
-    from server.access.admin_key import ensure_admin_key
+    from server.access.first_start import ensure_admin_key
     from server.database.connections import Database
 
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -203,8 +203,9 @@ class Appender:
             unit_rows.append(_unit_row(number, first, unit.count))
             events = [event for request in unit.requests for event in request.events]
             rows += [_row(number, position, event) for position, event in enumerate(events, 1)]
-        # A single plain unit is locked by its own UPDATE; only look-ups need the lock to be older than the snapshot.
-        lock = len(units) > 1 or units[0].requests[0].idempotency is not None
+        # A single plain unit is locked by its own UPDATE. What is looked up or compared (a key, a head) needs a snapshot
+        # that is younger than the lock, and several units need one order of locking.
+        lock = len(units) > 1 or units[0].requests[0].stands_alone
         async with hot_connection(self._database) as connection:
             outcome = await _transact(
                 connection, tenant, [u.requests[0].conversation for u in units] if lock else [], unit_rows, rows
@@ -353,9 +354,11 @@ def _outcome(request: _Request, result: tuple[Any, ...]) -> Appended:
         return Appended([EventId(conversation, seq) for seq in prior_seqs], prior_head, replayed=True)
     if found is None:
         raise NotFound("no such conversation")
+    if head is None and request.expected_head is None:  # deleted between this statement's snapshot and its UPDATE
+        raise NotFound("no such conversation")
     if head is None:
         raise StaleHead(
-            f"expected_head is {request.expected_head}, but the head is {found}; read the events in between and try again",
+            f"expected_head is {request.expected_head}, but the head is {found}; read what came between and try again",
             param="expected_head",
             details={"head": found},
         )

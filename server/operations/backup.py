@@ -69,13 +69,12 @@ def backup(address: Address, file: Path) -> int:
     except OSError as error:
         raise InvalidInput(f"cannot write into {directory}: {error.strerror}", param="FILE") from None
     try:
-        with os.fdopen(handle, "wb") as output:
-            _dump(address, output)
-            output.flush()
-            os.fsync(output.fileno())
-            size = os.fstat(output.fileno()).st_size
+        _dump(address, part)
+        os.fsync(handle)
+        size = os.fstat(handle).st_size
         Path(part).replace(file)
     finally:
+        os.close(handle)
         Path(part).unlink(missing_ok=True)
     folder = os.open(directory, os.O_RDONLY)
     try:
@@ -130,46 +129,51 @@ def _revision(file: Path) -> str:
 
 
 def _load(address: Address, file: Path, version: int) -> None:
-    reader = subprocess.Popen(
-        [binary("pg_restore"), "--no-owner", "--no-privileges", "--file=-", file],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert reader.stdout is not None
-    assert reader.stderr is not None
-    with tempfile.TemporaryFile() as said:
-        conninfo, environment = _connection(address)
-        writer = subprocess.Popen(
-            [
-                str(binary("psql")),
-                *("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--output=/dev/null"),
-                *(f"--command={_DROP_ALL}", "--file=-", f"--command={_CHECK_GAPLESS}"),
-                f"--dbname={conninfo}",
-            ],
+    conninfo, environment = _connection(address)
+    script = [
+        *("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--output=/dev/null"),
+        *(f"--command={_DROP_ALL}", "--file=-", f"--command={_CHECK_GAPLESS}"),
+    ]
+    with (
+        tempfile.TemporaryFile() as complaints,
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(
+            [str(binary("pg_restore")), "--no-owner", "--no-privileges", "--file=-", str(file)],
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        ) as reader,
+        subprocess.Popen(
+            [str(binary("psql")), *script, f"--dbname={conninfo}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=words,
             env=environment,
-        )
+        ) as writer,
+    ):
+        assert reader.stdout is not None
         assert writer.stdin is not None
         try:
             _copy(reader.stdout, writer.stdin, drop=_TIMEOUT_LINE if version < 170000 else None)
-            complaint = reader.stderr.read().decode("utf-8", "replace").strip()
+            writer.stdin.flush()
             if reader.wait() != 0:
-                # Before psql sees the end of its input, which it would take for a whole script and commit.
-                writer.kill()
-                raise InvalidInput(f"{file} cannot be read to its end: {complaint}", param="FILE")
+                raise InvalidInput(f"{file} cannot be read to its end: {_text(complaints)}", param="FILE")
             writer.stdin.close()
         except BrokenPipeError:
             pass  # psql stopped, and says why
+        except BaseException:
+            # Before psql sees the end of its input, which it would take for a whole script and commit.
+            writer.kill()
+            raise
         finally:
             reader.kill()
-            reader.wait()
             code = writer.wait()
         if code != 0:
-            said.seek(0)
-            words = said.read().decode("utf-8", "replace").strip()
-            raise DatabaseUnavailable(f"the restore failed, and the database is as it was: {words}")
+            raise DatabaseUnavailable(f"the restore failed, and the database is as it was: {_text(words)}")
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace").strip()
 
 
 def _copy(source: IO[bytes], target: IO[bytes], *, drop: bytes | None) -> None:
@@ -182,7 +186,7 @@ def _copy(source: IO[bytes], target: IO[bytes], *, drop: bytes | None) -> None:
         target.write(block)
 
 
-def _dump(address: Address, output: IO[bytes]) -> None:
+def _dump(address: Address, file: str) -> None:
     try:
         with psycopg.connect(address.conninfo(OWNER)) as connection:
             tables = [name for (name,) in connection.execute(_OWN_TABLES)]
@@ -199,9 +203,10 @@ def _dump(address: Address, output: IO[bytes]) -> None:
             *(f"--table={name}" for name in tables),
             "--exclude-table-data=public.server",
             f"--dbname={conninfo}",
+            f"--file={file}",
         ],
         stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,
         check=False,

@@ -21,6 +21,8 @@ from schema.tables import api_key
 from server.access import admin_key as key_file
 from server.access import authenticate, keys, tenants
 from server.access.authenticate import Authenticator
+from server.access.first_start import ensure_admin_key
+from server.access.key_format import digest, new_secret
 from server.cli.keys import keys as keys_command
 from server.cli.tenants import tenants as tenants_command
 from server.database.address import EmbeddedAddress
@@ -170,7 +172,7 @@ async def test_what_it_remembers_is_bounded_and_holds_no_unknown_keys(database: 
         await authenticator.caller(f"Bearer {secret}")
     for _ in range(5):
         with pytest.raises(Unauthorized):
-            await authenticator.caller(f"Bearer {keys.new_secret()}")
+            await authenticator.caller(f"Bearer {new_secret()}")
     assert len(authenticator._entries) == 3
     assert not authenticator._reading
 
@@ -225,7 +227,7 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(client: httpx.AsyncClient,
     async with database.transaction(None, operator=True) as connection:
         stored = (await connection.execute(select(api_key).where(api_key.c.name == "backend"))).one()
     assert made["key"] not in repr(stored)
-    assert bytes(stored.digest) == keys.digest(made["key"])
+    assert bytes(stored.digest) == digest(made["key"])
 
 
 async def test_keys_are_listed_in_pages_both_ways(client: httpx.AsyncClient) -> None:
@@ -370,12 +372,12 @@ async def test_servers_that_start_at_once_make_one_tenant_and_one_key(address: E
 
 
 async def test_the_admin_key_is_kept_for_its_owner_only_and_found_again(database: Database, tmp_path: Path) -> None:
-    file = await key_file.ensure_admin_key(database, tmp_path, embedded=True)
+    file = await ensure_admin_key(database, tmp_path, embedded=True)
     assert file == key_file.path(tmp_path)
     assert file.stat().st_mode & 0o777 == 0o600 or os.name != "posix"
     secret = key_file.read(tmp_path)
     assert (await Authenticator(database).caller(f"Bearer {secret}")).tenant.operator
-    await key_file.ensure_admin_key(database, tmp_path, embedded=True)
+    await ensure_admin_key(database, tmp_path, embedded=True)
     assert key_file.read(tmp_path) == secret
     assert [file.name for file in file.parent.glob("*")] == ["admin-key"]
 
@@ -390,8 +392,8 @@ async def test_a_lost_admin_key_is_replaced_where_the_data_is_ours(
         kept = admin_key
     if kept is not None:
         key_file.path(tmp_path).write_bytes(kept.encode(errors="surrogateescape"))
-    assert await key_file.ensure_admin_key(database, tmp_path, embedded=False) is None
-    assert await key_file.ensure_admin_key(database, tmp_path, embedded=True) is not None
+    assert await ensure_admin_key(database, tmp_path, embedded=False) is None
+    assert await ensure_admin_key(database, tmp_path, embedded=True) is not None
     secret = key_file.read(tmp_path)
     assert secret != admin_key
     assert (await Authenticator(database).caller(f"Bearer {secret}")).tenant.operator

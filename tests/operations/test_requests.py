@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -28,12 +27,6 @@ def _client(log: str = "slow") -> httpx.AsyncClient:
     app = observe(Litestar([thing, broken], logging_config=None), log)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://test")
-
-
-@pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    with caplog.at_level(logging.INFO, "server.requests"):
-        yield caplog.records
 
 
 async def test_a_usable_request_id_is_kept_and_any_other_replaced() -> None:
@@ -70,9 +63,10 @@ async def test_requests_are_counted_by_template_method_and_class_never_by_path()
     ("log", "logged"), [("all", {"/things/{name}", "/broken"}), ("slow", {"/broken"}), ("none", set())]
 )
 async def test_the_log_holds_what_the_setting_asks_for(
-    log: str, logged: set[str], lines: list[logging.LogRecord]
+    log: str, logged: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "server.requests")
     async with _client(log) as client:
         await client.get("/things/a")
         await client.get("/broken")
-    assert {vars(line)["route"] for line in lines if line.name == "server.requests"} == logged
+    assert {vars(line)["route"] for line in caplog.records if line.name == "server.requests"} == logged

@@ -9,8 +9,11 @@ TURN = timedelta(seconds=5)
 
 
 def as_utc(time: datetime) -> datetime:
-    """The same instant in UTC; a naive time is taken to be UTC already."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    """The same instant in UTC; a naive time is taken to be UTC already. Raises ValueError outside the years 1 to 9999."""
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{time.isoformat()} lies outside the years 1 to 9999 in UTC") from error
 
 
 def from_unix(seconds: float) -> datetime:
