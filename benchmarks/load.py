@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 from array import array
+from typing import cast
 
 import msgspec
 import psutil
@@ -53,8 +54,7 @@ class _Connection(asyncio.Protocol):
         self.sample = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def _send(self) -> None:

@@ -39,6 +39,6 @@ def measure(serving: Serving, run: Callable[[], Figures]) -> Measured:
         done.set()
         watching.join()
     wall, after = time.perf_counter() - began, serving.cpu()
-    if figures.errors:
+    if figures.errors or not figures.answers:
         raise SystemExit(f"{figures.errors} of {figures.answers} requests failed: {figures.sample}")
     return Measured(figures, (after.python - before.python) / wall, (after.postgres - before.postgres) / wall, peak)

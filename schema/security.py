@@ -69,6 +69,11 @@ def statements() -> list[str]:
             f"CREATE POLICY {table}_tenant ON {table} USING ({rule}) WITH CHECK ({rule})",
         ]
     for role, tables in GRANTS.items():
-        result.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+        # Table by table: the schema may hold others' tables, on which the owner of ours may revoke nothing.
+        result.append(
+            "DO $$ DECLARE own record; BEGIN FOR own IN SELECT format('%I.%I', schemaname, tablename) AS name "
+            "FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user LOOP "
+            f"EXECUTE 'REVOKE ALL ON ' || own.name || ' FROM {role}'; END LOOP; END $$"
+        )
         result += [f"GRANT {privileges} ON {table} TO {role}" for table, privileges in tables.items()]
     return result

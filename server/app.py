@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from litestar import Litestar
 
 from server.access.authenticate import Authenticator
-from server.api import conversations, events, failures, health, keys, stream, tenants, users
-from server.api.documentation import Documentation
+from server.api import conversations, docs, events, failures, health, keys, stream, tenants, users
 from server.api.services import Services
 from server.database.address import Address
 from server.database.connections import Database
@@ -61,10 +60,11 @@ def create_app(settings: Settings, address: Address) -> Litestar:
             *tenants.HANDLERS,
             *keys.HANDLERS,
             *health.HANDLERS,
+            *docs.HANDLERS,
         ],
         lifespan=[running],
         exception_handlers=failures.HANDLERS,
-        openapi_config=Documentation(title="Turnstone", version="0.1.0"),
+        openapi_config=docs.documentation(),
         request_max_body_size=settings.max_request_bytes,
         logging_config=None,
     )

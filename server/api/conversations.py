@@ -33,17 +33,26 @@ from server.log.erase import erase_conversation
 from server.log.events import MAX_METADATA_BYTES, NewEvent, validate
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
+_ID = "conv_" + "0" * 48
 
 
 class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A conversation to create; `{}` makes one that stands alone."""
 
-    user: Annotated[Name | None, Meta(description="The end user it belongs to, in your own words; fixed for good.")] = (
-        None
-    )
-    metadata: Annotated[Raw | UnsetType, Meta(description="A JSON object of your own, kept verbatim.")] = UNSET
+    user: Annotated[
+        Name | None,
+        Meta(description="The end user it belongs to, in your own words; fixed for good.", examples=["ada"]),
+    ] = None
+    metadata: Annotated[
+        Raw | UnsetType,
+        Meta(description="A JSON object of your own, up to 64 KiB, kept verbatim.", examples=[{"channel": "web"}]),
+    ] = UNSET
     origin_id: Annotated[
-        Name | None, Meta(description="Its id in another system: creating it again returns the same conversation.")
+        Name | None,
+        Meta(
+            description="Its id in another system: creating it again returns the same conversation.",
+            examples=["thread_81"],
+        ),
     ] = None
     items: Annotated[list[NewEvent], Meta(description="Its first events.")] = msgspec.field(default_factory=list)
 
@@ -51,66 +60,89 @@ class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 class DescribeConversation(msgspec.Struct, forbid_unknown_fields=True):
     """What to change."""
 
-    metadata: Annotated[Raw, Meta(description="Replaces the metadata.")]
+    metadata: Annotated[
+        Raw,
+        Meta(description="A JSON object that replaces the metadata; null empties it.", examples=[{"channel": "phone"}]),
+    ]
 
 
 class ForkConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Where to fork."""
 
-    at_seq: Annotated[int, Meta(ge=0, le=2**53, description="The last seq that both share; 0 shares nothing.")]
-    metadata: Annotated[Raw | UnsetType, Meta(description="The fork's metadata; by default, the parent's.")] = UNSET
-    origin_id: Annotated[Name | None, Meta(description="Its id in another system.")] = None
+    at_seq: Annotated[
+        int,
+        Meta(
+            ge=0, le=2**53, description="The last seq that both share, up to the head; 0 shares nothing.", examples=[3]
+        ),
+    ]
+    metadata: Annotated[
+        Raw | UnsetType,
+        Meta(description="The fork's metadata; by default, the parent's.", examples=[{"branch": "retry"}]),
+    ] = UNSET
+    origin_id: Annotated[Name | None, Meta(description="Its id in another system.", examples=["thread_81b"])] = None
 
 
 class SetRetention(msgspec.Struct, forbid_unknown_fields=True):
     """How long a conversation keeps its events."""
 
     retention_days: Annotated[
-        Annotated[int, Meta(ge=1, le=36500)] | None, Meta(description="Days; null follows the tenant's.")
+        Annotated[int, Meta(ge=1, le=36500)] | None, Meta(description="Days; null follows the tenant's.", examples=[30])
     ]
 
 
 class ConversationReply(msgspec.Struct, kw_only=True):
     """A conversation, without its events."""
 
-    id: Annotated[str, Meta(description="Its id, which routes itself.", examples=["conv_" + "0" * 48])]
-    object: Literal["conversation"] = "conversation"
-    created_at: Annotated[int, Meta(description="Unix time in seconds.")]
-    metadata: Annotated[Raw, Meta(description="Yours, verbatim.")]
-    user: Annotated[str | None, Meta(description="The end user it belongs to.")]
-    head: Annotated[int, Meta(description="The seq of its last event; 0 when it has none.")]
-    origin_id: Annotated[str | None, Meta(description="Its id where it came from.")]
-    forked_from: Annotated[str | None, Meta(description="The conversation whose past it shares.")]
-    fork_seq: Annotated[int | None, Meta(description="The last seq that it shares.")]
-    retention_days: Annotated[int | None, Meta(description="Its own retention; null follows the tenant's.")]
+    id: Annotated[str, Meta(description="Its id.", examples=[_ID])]
+    object: Annotated[Literal["conversation"], Meta(description="Always `conversation`.")] = "conversation"
+    created_at: Annotated[int, Meta(description="Unix time in seconds.", examples=[1777885200])]
+    metadata: Annotated[Raw, Meta(description="Your own JSON object, verbatim.", examples=[{"channel": "web"}])]
+    user: Annotated[
+        str | None, Meta(description="The end user it belongs to; null: it stands alone.", examples=["ada"])
+    ]
+    head: Annotated[int, Meta(description="The seq of its last event; 0 when it has none.", examples=[41])]
+    origin_id: Annotated[str | None, Meta(description="Its id where it came from.", examples=["thread_81"])]
+    forked_from: Annotated[
+        str | None, Meta(description="The conversation whose past it shares; null when it is no fork.", examples=[_ID])
+    ]
+    fork_seq: Annotated[int | None, Meta(description="The last seq that it shares.", examples=[3])]
+    retention_days: Annotated[
+        int | None, Meta(description="Its own retention in days; null follows the tenant's.", examples=[30])
+    ]
 
 
 class ConversationList(msgspec.Struct, kw_only=True):
     """A page of conversations."""
 
-    object: Literal["list"] = "list"
-    data: list[ConversationReply]
-    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
-    first_id: str | None
-    last_id: str | None
+    object: Annotated[Literal["list"], Meta(description="Always `list`.")] = "list"
+    data: Annotated[list[ConversationReply], Meta(description="In the order asked for.")]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.", examples=[False])]
+    first_id: Annotated[str | None, Meta(description="The first id here; null when empty.", examples=[_ID])]
+    last_id: Annotated[str | None, Meta(description="The last id here, for `after`.", examples=[_ID])]
 
 
 class DeletedConversation(msgspec.Struct, kw_only=True):
     """That it is gone."""
 
-    id: str
-    object: Literal["conversation.deleted"] = "conversation.deleted"
-    deleted: bool = True
+    id: Annotated[str, Meta(description="The id that it had.", examples=[_ID])]
+    object: Annotated[Literal["conversation.deleted"], Meta(description="Always `conversation.deleted`.")] = (
+        "conversation.deleted"
+    )
+    deleted: Annotated[bool, Meta(description="Always true.")] = True
 
 
 class ListQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which conversations."""
 
-    user: Annotated[str | None, Meta(description="Only this user's.")] = None
-    origin_id: Annotated[str | None, Meta(description="Only the one that came from there.")] = None
-    after: Annotated[str | None, Meta(description="Begin after this id.")] = None
-    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 20
-    order: Annotated[Literal["asc", "desc"], Meta(description="By creation; `desc` begins with the newest.")] = "desc"
+    user: Annotated[str | None, Meta(description="Only this user's.", examples=["ada"])] = None
+    origin_id: Annotated[
+        str | None, Meta(description="Only the one with this id in another system.", examples=["thread_81"])
+    ] = None
+    after: Annotated[str | None, Meta(description="Begin after this id.", examples=[_ID])] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.", examples=[20])] = 20
+    order: Annotated[
+        Literal["asc", "desc"], Meta(description="By creation; `desc` begins with the newest.", examples=["desc"])
+    ] = "desc"
 
 
 _create = msgspec.json.Decoder(CreateConversation)
@@ -180,17 +212,20 @@ async def create_conversation(request: Call) -> Response[bytes]:
         origin_id=_plain(command.origin_id, "origin_id"),
         idempotency_key=check_key(key) if key is not None else None,
         body=body,
+        items=command.items,
     )
-    if command.items and made.head == 0:
-        # expected_head makes a retry that finds the events there leave them alone.
-        appended = await parts.appender.append(caller.tenant, made.id, command.items, expected_head=0)
-        made = made._replace(head=appended.head)
     return reply(present(made))
 
 
 @get(
     "/v1/conversations",
-    **document(summary="List conversations", tag="Conversations", responses={200: ConversationList}, query=ListQuery),
+    **document(
+        summary="List conversations",
+        tag="Conversations",
+        description="Newest first by default; all of the tenant's, or one user's.",
+        responses={200: ConversationList},
+        query=ListQuery,
+    ),
 )
 async def list_conversations(request: Call) -> Response[bytes]:
     caller = await admit(request, "read")
@@ -220,6 +255,7 @@ async def list_conversations(request: Call) -> Response[bytes]:
     **document(
         summary="Read a conversation",
         tag="Conversations",
+        description="Its head, user, metadata and lineage; its events are read from its log.",
         responses={200: ConversationReply},
         path=ConversationPath,
         errors=[NotFound],
@@ -237,6 +273,7 @@ async def get_conversation(request: Call, conversation: FromPath[str]) -> Respon
     **document(
         summary="Replace a conversation's metadata",
         tag="Conversations",
+        description="The whole of it; nothing else of a conversation can be changed.",
         request=DescribeConversation,
         examples={"metadata": {"metadata": {"channel": "phone"}}},
         responses={200: ConversationReply},

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from litestar.handlers.http_handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import OpenAPI, Operation, PathItem
+from litestar.openapi.spec import Components, OpenAPI, Operation, PathItem, SecurityScheme
 
 from server.errors import (
     BadRequest,
@@ -62,7 +62,12 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
 class Problem(msgspec.Struct):
     """What went wrong; some codes add members of their own, such as `head`."""
 
-    message: Annotated[str, msgspec.Meta(description="What was wrong, with which value, and what to do.")]
+    message: Annotated[
+        str,
+        msgspec.Meta(
+            description="What was wrong, with which value, and what to do.", examples=["a message needs `role`"]
+        ),
+    ]
     type: Annotated[
         str, msgspec.Meta(description="The kind of error, shared by several codes.", examples=["not_found_error"])
     ]
@@ -190,11 +195,19 @@ class DocumentedAPI(OpenAPI):
 
 @dataclass
 class Documentation(OpenAPIConfig):
-    """Litestar's configuration, which yields a DocumentedAPI; operations are named after their handlers."""
+    """Litestar's configuration, which yields a DocumentedAPI; operations are named after their handlers.
+
+    Unless ``security`` says otherwise, every route needs a key but those that are ``public``.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.operation_id_creator = _operation_id
+        if self.security is None:
+            scheme = SecurityScheme(type="http", scheme="bearer", description="An API key, `ts_...`.")
+            given = self.components if isinstance(self.components, list) else [self.components]
+            self.components = [*given, Components(security_schemes={"key": scheme})]
+            self.security = [{"key": []}]
 
     def to_openapi_schema(self) -> OpenAPI:
         """Return the empty document that Litestar fills with paths."""

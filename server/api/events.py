@@ -20,6 +20,7 @@ from server.log.read import read_event, read_range
 from server.log.stored import StoredEvent
 
 MAX_KEY = 256
+_EVENT = "evt_0196996af0f07c3a9f4e5d6c7b8a9012_41"
 
 
 class AppendEvents(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -28,30 +29,30 @@ class AppendEvents(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     events: Annotated[list[NewEvent], Meta(description="1 to 1,000 events.")]
     expected_head: Annotated[
         Annotated[int, Meta(ge=0, le=2**53)] | None,
-        Meta(description="Append only if this is the last seq; else 409 with the true head."),
+        Meta(description="Append only if this is the last seq; else 409 with the true head.", examples=[41]),
     ] = None
 
 
 class AppendedEvent(msgspec.Struct):
     """An event that is now durable."""
 
-    id: Annotated[str, Meta(description="Your id for it, else the server's.")]
-    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+    id: Annotated[str, Meta(description="Your id for it, else the server's.", examples=[_EVENT])]
+    seq: Annotated[int, Meta(description="Its place in the conversation.", examples=[41])]
 
 
 class AppendReply(msgspec.Struct):
     """What an append answers; the same again for a retry with the same Idempotency-Key."""
 
     events: Annotated[list[AppendedEvent], Meta(description="In the order sent.")]
-    head: Annotated[int, Meta(description="The last seq of the conversation after this append.")]
+    head: Annotated[int, Meta(description="The last seq of the conversation after this append.", examples=[41])]
 
 
 class EventPage(msgspec.Struct):
     """A range of the log."""
 
     data: Annotated[list[StoredEvent], Meta(description="In the order asked for.")]
-    has_more: Annotated[bool, Meta(description="Whether the range goes on beyond these.")]
-    head: Annotated[int, Meta(description="The last seq of the conversation.")]
+    has_more: Annotated[bool, Meta(description="Whether the range goes on beyond these.", examples=[False])]
+    head: Annotated[int, Meta(description="The last seq of the conversation.", examples=[41])]
 
 
 class ConversationPath(msgspec.Struct):
@@ -63,27 +64,32 @@ class ConversationPath(msgspec.Struct):
 class EventPath(ConversationPath):
     """Which event."""
 
-    event: Annotated[str, Meta(description="The event's id, yours or the server's.")]
+    event: Annotated[str, Meta(description="The event's id, yours or the server's.", examples=[_EVENT])]
 
 
 class AppendHeaders(msgspec.Struct, rename={"idempotency_key": "Idempotency-Key"}):
     """How to retry without doubling."""
 
     idempotency_key: Annotated[
-        Annotated[str, Meta(max_length=MAX_KEY)] | None,
-        Meta(description="The same key and body give the first answer again."),
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | None,
+        Meta(
+            description="The same key and body give the first answer again; with another body, 422.",
+            examples=["7d1f0c9e-42b1"],
+        ),
     ] = None
 
 
 class RangeQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Which part of the log, and which way."""
 
-    after_seq: Annotated[int, Meta(ge=0, le=2**53, description="Only events after this seq.")] = 0
+    after_seq: Annotated[int, Meta(ge=0, le=2**53, description="Only events after this seq.", examples=[0])] = 0
     before_seq: Annotated[
-        Annotated[int, Meta(ge=1, le=2**53)] | None, Meta(description="Only events before this seq.")
+        Annotated[int, Meta(ge=1, le=2**53)] | None, Meta(description="Only events before this seq.", examples=[42])
     ] = None
-    limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.")] = 50
-    order: Annotated[Literal["asc", "desc"], Meta(description="`desc` begins with the latest.")] = "asc"
+    limit: Annotated[int, Meta(ge=1, le=1000, description="How many at most.", examples=[50])] = 50
+    order: Annotated[Literal["asc", "desc"], Meta(description="`desc` begins with the latest.", examples=["desc"])] = (
+        "asc"
+    )
     as_of: Annotated[
         str | None,
         Meta(description="The log as it stood at a seq, or at a time (RFC 3339).", examples=["41"]),
@@ -152,6 +158,7 @@ def check_key(key: str) -> str:
     **document(
         summary="Read the log",
         tag="Events",
+        description="A range of it, from either end, as it stands or stood. A fork shows the past that it shares.",
         responses={200: EventPage},
         path=ConversationPath,
         query=RangeQuery,
@@ -192,7 +199,14 @@ def parse_as_of(text: str | None) -> int | datetime | None:
 
 @get(
     "/v1/conversations/{conversation:str}/events/{event:str}",
-    **document(summary="Read one event", tag="Events", responses={200: StoredEvent}, path=EventPath, errors=[NotFound]),
+    **document(
+        summary="Read one event",
+        tag="Events",
+        description="An erased event is still there, with `erased_at` in place of its content.",
+        responses={200: StoredEvent},
+        path=EventPath,
+        errors=[NotFound],
+    ),
 )
 async def get_event(request: Call, conversation: FromPath[str], event: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "read")

@@ -184,7 +184,14 @@ async def create_key(request: Call) -> Response[bytes]:
 
 @get(
     "/v1/keys",
-    **document(summary="List keys", tag="Keys", query=KeysQuery, responses={200: KeyList}, errors=[NotFound]),
+    **document(
+        summary="List keys",
+        tag="Keys",
+        description="Revoked and expired ones too; never their secrets.",
+        query=KeysQuery,
+        responses={200: KeyList},
+        errors=[NotFound],
+    ),
 )
 async def list_keys(request: Call) -> Response[bytes]:
     caller = await admit(request, "admin")
@@ -207,7 +214,13 @@ async def list_keys(request: Call) -> Response[bytes]:
 @get(
     "/v1/keys/{key:str}",
     **document(
-        summary="Read a key", tag="Keys", path=KeyPath, query=KeyQuery, responses={200: KeyReply}, errors=[NotFound]
+        summary="Read a key",
+        tag="Keys",
+        description="All but its secret.",
+        path=KeyPath,
+        query=KeyQuery,
+        responses={200: KeyReply},
+        errors=[NotFound],
     ),
 )
 async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:

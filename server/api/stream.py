@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from server.api.documentation import Answer, document
 from server.api.edge import Call, admit, conversation_id, header, read_query, services
+from server.api.events import ConversationPath
 from server.api.services import Services
 from server.database.ids import ConversationId
 from server.database.tenant import Tenant
@@ -33,7 +34,7 @@ class StreamQuery(msgspec.Struct, forbid_unknown_fields=True):
 
     after_seq: Annotated[
         Annotated[int, Meta(ge=0, le=2**53)] | None,
-        Meta(description="Begin after this seq; `Last-Event-ID` wins. By default, at the end."),
+        Meta(description="Begin after this seq; `Last-Event-ID` wins. By default, at the end.", examples=[0]),
     ] = None
 
 
@@ -53,6 +54,7 @@ class StreamHeaders(msgspec.Struct, rename={"last_event_id": "Last-Event-ID"}):
             "A client that reconnects sends `Last-Event-ID` and misses nothing. Comments keep the connection alive."
         ),
         responses={200: Answer(media_type="text/event-stream", description="An endless stream of events.")},
+        path=ConversationPath,
         query=StreamQuery,
         headers=StreamHeaders,
         errors=[NotFound],

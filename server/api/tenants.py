@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, UnsetType
 
@@ -15,6 +15,7 @@ from server.access.tenants import MAX_RETENTION_DAYS, NAME_PATTERN, UNCHANGED, T
 from server.api.documentation import document
 from server.api.edge import Call, admit, decode, read_query, reply, services
 from server.errors import Conflict, Forbidden, InvalidInput, NotFound
+from server.log.erase import erase_tenant
 
 TenantName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 RetentionDays = Annotated[int, Meta(ge=1, le=MAX_RETENTION_DAYS)]
@@ -93,6 +94,14 @@ def present(row: TenantRow) -> TenantReply:
         retention_days=row.tenant.retention_days,
         created_at=row.created_at.astimezone(UTC),
     )
+
+
+class DeletedTenant(msgspec.Struct, kw_only=True):
+    """That it is gone."""
+
+    id: Annotated[str, Meta(description="The tenant that was erased.", examples=["ten_2"])]
+    object: Annotated[Literal["tenant.deleted"], Meta(description="What this is.")] = "tenant.deleted"
+    deleted: Annotated[bool, Meta(description="Always true.")] = True
 
 
 @post(
@@ -186,4 +195,26 @@ async def update_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     return reply(present(changed))
 
 
-HANDLERS = [create_tenant, list_tenants, get_tenant, update_tenant]
+@delete(
+    "/v1/tenants/{tenant:str}",
+    **document(
+        summary="Erase a tenant",
+        tag="Erasure",
+        description="Its keys stop working, then all that it holds goes. Only for an operator, and never its own tenant.",
+        path=TenantPath,
+        responses={200: DeletedTenant},
+        errors=[NotFound, Conflict],
+    ),
+)
+async def delete_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]:
+    caller = await admit(request, "admin")
+    caller.require_operator()
+    database = services(request).database
+    found = await tenants.find_tenant(database, tenant, caller=caller.tenant)
+    if found.tenant.operator:
+        raise Conflict("an operator's tenant cannot be erased over the API: its keys manage the others", param="tenant")
+    await erase_tenant(database, found.tenant, actor=caller.actor)
+    return reply(DeletedTenant(id=tenants.wire_id(found.tenant.id)))
+
+
+HANDLERS = [create_tenant, list_tenants, get_tenant, update_tenant, delete_tenant]

@@ -18,30 +18,34 @@ from server.database.ids import ConversationId
 from server.errors import InvalidInput, NotFound
 from server.log import conversations, erase, retention
 
+_ERASURE = "erasure_0196996af0f07c3a9f4e5d6c7b8a9012"
+
 
 class PageQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Which part of a list."""
 
-    after: Annotated[str | None, Meta(description="Begin after this id.")] = None
-    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.")] = 20
-    order: Annotated[Literal["asc", "desc"], Meta(description="Which way.")] = "asc"
+    after: Annotated[str | None, Meta(description="Begin after this id: the `last_id` of the page before.")] = None
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many at most.", examples=[20])] = 20
+    order: Annotated[Literal["asc", "desc"], Meta(description="`desc` begins with the last.", examples=["asc"])] = "asc"
 
 
 class UserReply(msgspec.Struct):
     """An end user."""
 
-    id: Annotated[str, Meta(description="In your own words.")]
-    created_at: Annotated[datetime, Meta(description="When it was first named.")]
+    id: Annotated[str, Meta(description="In your own words.", examples=["ada"])]
+    created_at: Annotated[
+        datetime, Meta(tz=True, description="When it was first named.", examples=["2026-05-04T09:00:00Z"])
+    ]
 
 
 class UserList(msgspec.Struct, kw_only=True):
     """A page of users, by id."""
 
-    object: Literal["list"] = "list"
-    data: list[UserReply]
-    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
-    first_id: str | None
-    last_id: str | None
+    object: Annotated[Literal["list"], Meta(description="Always `list`.")] = "list"
+    data: Annotated[list[UserReply], Meta(description="In the order asked for.")]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.", examples=[False])]
+    first_id: Annotated[str | None, Meta(description="The first id here; null when empty.", examples=["ada"])]
+    last_id: Annotated[str | None, Meta(description="The last id here, for `after`.", examples=["ada"])]
 
 
 class UserPath(msgspec.Struct):
@@ -53,43 +57,57 @@ class UserPath(msgspec.Struct):
 class DeletedUser(msgspec.Struct, kw_only=True):
     """That it is gone."""
 
-    id: str
-    object: Literal["user.deleted"] = "user.deleted"
-    deleted: bool = True
-    events: Annotated[int, Meta(description="How many events were erased.")]
+    id: Annotated[str, Meta(description="The user's id, in your own words.", examples=["ada"])]
+    object: Annotated[Literal["user.deleted"], Meta(description="Always `user.deleted`.")] = "user.deleted"
+    deleted: Annotated[bool, Meta(description="Always true.")] = True
+    events: Annotated[int, Meta(description="How many events were erased.", examples=[41])]
 
 
 class ErasureReply(msgspec.Struct):
     """What was erased, when, and by whom; it names no person and holds no text."""
 
-    id: str
-    scope: Annotated[ErasureScope, Meta(description="What was erased.")]
-    conversation_id: Annotated[str | None, Meta(description="Where, for an event or a conversation.")]
-    first_seq: int | None
-    last_seq: int | None
-    events: Annotated[int, Meta(description="How many events were erased.")]
-    actor: Annotated[str, Meta(description="The key that asked, or `retention`.")]
-    created_at: datetime
+    id: Annotated[str, Meta(description="The record's id.", examples=[_ERASURE])]
+    scope: Annotated[ErasureScope, Meta(description="What was erased.", examples=["event"])]
+    conversation_id: Annotated[
+        str | None, Meta(description="Where, for an event or a conversation.", examples=["conv_" + "0" * 48])
+    ]
+    first_seq: Annotated[int | None, Meta(description="The first seq that was erased there.", examples=[7])]
+    last_seq: Annotated[int | None, Meta(description="The last seq that was erased there.", examples=[7])]
+    events: Annotated[int, Meta(description="How many events were erased.", examples=[1])]
+    actor: Annotated[
+        str,
+        Meta(description="The key that asked, or `retention`.", examples=["key_0196996af0f07c3a9f4e5d6c7b8a9012"]),
+    ]
+    created_at: Annotated[datetime, Meta(tz=True, description="When it was erased.", examples=["2026-05-04T09:00:00Z"])]
 
 
 class ExpiredReply(msgspec.Struct):
     """What a run of retention removed."""
 
-    conversations: Annotated[int, Meta(description="Conversations of which nothing was left.")]
-    events: Annotated[int, Meta(description="Events that had expired.")]
+    conversations: Annotated[int, Meta(description="Conversations of which nothing was left.", examples=[0])]
+    events: Annotated[int, Meta(description="Events that had expired.", examples=[0])]
 
 
 class ErasureList(msgspec.Struct, kw_only=True):
     """A page of erasures, by time."""
 
-    object: Literal["list"] = "list"
-    data: list[ErasureReply]
-    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.")]
-    first_id: str | None
-    last_id: str | None
+    object: Annotated[Literal["list"], Meta(description="Always `list`.")] = "list"
+    data: Annotated[list[ErasureReply], Meta(description="In the order asked for.")]
+    has_more: Annotated[bool, Meta(description="Whether there are more after `last_id`.", examples=[False])]
+    first_id: Annotated[str | None, Meta(description="The first id here; null when empty.", examples=[_ERASURE])]
+    last_id: Annotated[str | None, Meta(description="The last id here, for `after`.", examples=[_ERASURE])]
 
 
-@get("/v1/users", **document(summary="List users", tag="Users", responses={200: UserList}, query=PageQuery))
+@get(
+    "/v1/users",
+    **document(
+        summary="List users",
+        tag="Users",
+        description="Those that have conversations, by id.",
+        responses={200: UserList},
+        query=PageQuery,
+    ),
+)
 async def list_users(request: Call) -> Response[bytes]:
     caller = await admit(request, "read")
     query = read_query(request, PageQuery)
@@ -127,7 +145,13 @@ async def delete_user(request: Call, user: FromPath[str]) -> Response[bytes]:
 
 @get(
     "/v1/erasures",
-    **document(summary="List erasures", tag="Erasure", responses={200: ErasureList}, query=PageQuery),
+    **document(
+        summary="List erasures",
+        tag="Erasure",
+        description="What was erased, when and by whom, oldest first by default; no names, no text.",
+        responses={200: ErasureList},
+        query=PageQuery,
+    ),
 )
 async def list_erasures(request: Call) -> Response[bytes]:
     caller = await admit(request, "read")

@@ -11,8 +11,8 @@ from server.cli.doctor import doctor
 from server.cli.keys import keys
 from server.cli.migrate import migrate
 from server.cli.serve import serve
-from server.cli.transfer import import_
 from server.cli.tenants import tenants
+from server.cli.transfer import import_
 from server.errors import TurnstoneError
 
 

@@ -76,3 +76,18 @@ def _change(settings: Settings, tenant: str, changes: dict[str, Any]) -> None:
     with connect(settings) as client:
         changed = client.post(f"/v1/tenants/{quote(tenant, safe='')}", json=changes).json()
     tables.show([changed], _COLUMNS, json_lines=False)
+
+
+@tenants.command()
+@with_settings(*SETTINGS)
+@click.argument("tenant")
+@click.option("--yes", help="The tenant's name once more, instead of being asked for it.")
+def erase(settings: Settings, tenant: str, yes: str | None) -> None:
+    """Erase TENANT (a name or an id) with its keys and all that it holds."""
+    with connect(settings) as client:
+        name = client.get(f"/v1/tenants/{quote(tenant, safe='')}").json()["name"]
+        typed = yes or click.prompt(f"This cannot be undone. Type the tenant's name ({name}) to erase it")
+        if typed != name:
+            raise click.ClickException(f"{typed!r} is not {name!r}; nothing was erased")
+        client.delete(f"/v1/tenants/{quote(tenant, safe='')}")
+    click.echo(f"{name} is erased")

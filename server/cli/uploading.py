@@ -31,6 +31,7 @@ _REMEMBERED: Final = 100_000  # conversations whose ids are kept; the others are
 _LABELS: Final = ("id", "name", "call_id", "session", "run_id")
 _AT_EVENT = re.compile(r"events\[(\d+)\]")
 _encode = msgspec.json.Encoder().encode
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Counts(msgspec.Struct):
@@ -133,7 +134,9 @@ class Uploader:
         query = {"origin_id": origin, "limit": "1", **({} if user is None else {"user": user})}
         found = self._send("GET", "/v1/conversations", params=query)["data"]
         if not found:
-            raise click.ClickException(f"the conversation {origin!r}, of which the file has a fork, is not on the server")
+            raise click.ClickException(
+                f"the conversation {origin!r}, of which the file has a fork, is not on the server"
+            )
         return f"/v1/conversations/{found[0]['id']}"
 
     def _seq(self, parent: str, event_id: str) -> int:
@@ -188,11 +191,12 @@ def encode_event(event: ImportedEvent) -> bytes:
         fields[field] = fitting
     content = event.content
     if metadata and len(_encode(metadata)) > _MAX_METADATA:
-        if isinstance(content, str):
-            content = [{"type": "text", "text": content}]
-        elif not isinstance(content, list):
-            content = [{"type": "item", "value": content}]
-        content = [*content, {"type": "metadata", "metadata": metadata}]
+        raw = _encode(content)
+        if raw[:1] == b'"':
+            parts: list[Any] = [{"type": "text", "text": content}]
+        else:
+            parts = _parts.decode(raw) if raw[:1] == b"[" else [{"type": "item", "value": content}]
+        content = [*parts, {"type": "metadata", "metadata": metadata}]
         metadata = {}
     fields["metadata"] = metadata or None
     return _encode({name: value for name, value in fields.items() if value is not None} | {"content": content})

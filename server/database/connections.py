@@ -129,3 +129,10 @@ async def hot_connection(database: Database) -> AsyncIterator[psycopg.AsyncConne
         if answer := unavailable(error):
             raise answer from error
         raise
+
+
+async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """Return the bare connection of a transaction, for a hot statement that belongs in it."""
+    bare = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(bare, psycopg.AsyncConnection)
+    return bare

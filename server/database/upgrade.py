@@ -106,20 +106,21 @@ def _check(connection: sqlalchemy.Connection) -> None:
 
 
 def _upgrade(connection: sqlalchemy.Connection) -> bool:
-    current = MigrationContext.configure(connection).get_current_revision()
     config = migrations()
     newest = newest_revision()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
-        raise DatabaseRefused(
-            f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to "
-            f"{newest}. Start the newer release"
-        )
-    connection.rollback()
     _prepare(connection)
     connection.execute(sqlalchemy.text("SET ROLE turnstone_owner"))
     connection.commit()
     try:
+        # As the owner: who is no superuser may not read the tables of a role that it merely may become.
+        current = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()
+        if current is not None and current not in known:
+            raise DatabaseRefused(
+                f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to "
+                f"{newest}. Start the newer release"
+            )
         if current != newest:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -222,8 +223,7 @@ class Appender:
         idempotency: Idempotency | None,
     ) -> Appended:
         """Append events of which some carry the caller's ids: those that are stored already are not stored again."""
-        keys = [keyed_hash(tenant.salt, "client_id", event.id) if event.id is not None else None for event in events]
-        digests = [digest(tenant.salt, event) if key else None for event, key in zip(events, keys, strict=True)]
+        hashes = [_hashes(tenant, event) if event.id is not None else None for event in events]
         async with hot_connection(self._database) as connection, connection.transaction():
             async with connection.pipeline():
                 await connection.execute(SET_TENANT, (str(tenant.id),))
@@ -234,21 +234,21 @@ class Appender:
                 raise NotFound("no such conversation")
             head, _, owners, ends = state
             lineage = Lineage(owners or [], ends or [])
-            taken = await self._taken(connection, tenant, conversation, lineage, [key for key in keys if key])
+            taken = await self._taken(connection, tenant, conversation, lineage, [pair[0] for pair in hashes if pair])
             answer: list[EventId] = []
             fresh: list[_Row] = []
-            for index, (event, key, hashed) in enumerate(zip(events, keys, digests, strict=True)):
-                original = taken.get(key) if key else None
-                if original is not None:
-                    if original[0] != hashed:
+            for index, (event, pair) in enumerate(zip(events, hashes, strict=True)):
+                original = taken.get(pair[0]) if pair else None
+                if pair and original is not None:
+                    if original[0] != pair[1]:
                         raise IdConflict(
                             f"the id {event.id!r} is taken by an event with another body", param=f"events[{index}].id"
                         )
                     answer.append(original[1])
                     continue
                 row = _row(0, len(fresh) + 1, event)
-                if key and hashed:
-                    row.client_id, row.client_key, row.client_digest = event.id, _bytea(key), _bytea(hashed)
+                if pair and event.id is not None:
+                    _name(row, event.id, *pair)
                 fresh.append(row)
                 answer.append(EventId(conversation.uuid, head + len(fresh)))
             expected = expected_head if fresh else None  # a retry of what is stored cannot be stale
@@ -279,6 +279,30 @@ class Appender:
             for key, hashed, owner, seq in await cursor.fetchall()
             if lineage.owner(conversation.uuid, seq) == owner
         }
+
+
+async def append_first(
+    connection: psycopg.AsyncConnection[Any], tenant: Tenant, conversation: ConversationId, events: Sequence[NewEvent]
+) -> None:
+    """Append a conversation's first events in the transaction that creates it."""
+    request = _Request(tenant, conversation, [], None, None, 0, asyncio.Future())
+    rows = []
+    for position, event in enumerate(events, 1):
+        row = _row(0, position, event)
+        if event.id is not None:
+            _name(row, event.id, *_hashes(tenant, event))
+        rows.append(row)
+    await connection.execute(statements.WRITE, _parameters(tenant, [_unit_row(0, request, len(rows))], rows))
+
+
+def _hashes(tenant: Tenant, event: NewEvent) -> tuple[bytes, bytes]:
+    """Return the keyed hashes of the caller's id and of the body sent under it."""
+    assert event.id is not None
+    return keyed_hash(tenant.salt, "client_id", event.id), digest(tenant.salt, event)
+
+
+def _name(row: _Row, client_id: str, key: bytes, hashed: bytes) -> None:
+    row.client_id, row.client_key, row.client_digest = client_id, _bytea(key), _bytea(hashed)
 
 
 def _unit_row(number: int, request: _Request, count: int) -> dict[str, Any]:

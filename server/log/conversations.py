@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,13 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schema.tables import conversation as table
 from schema.tables import end_user, idempotency
-from server.database.connections import Database
+from server.database.connections import Database, driver_connection
 from server.database.ids import ConversationId, keyed_hash, user_key, uuid7
 from server.database.tenant import Tenant
-from server.errors import IdempotencyMismatch, InvalidInput, NotFound
+from server.errors import DatabaseUnavailable, IdempotencyMismatch, InvalidInput, NotFound
+from server.log.append import append_first
+from server.log.events import NewEvent
 from server.log.lineage import Lineage
 
 MAX_LINEAGE = 10_000
+_ATTEMPTS = 20  # at a creation that others overtake
 
 
 class Conversation(NamedTuple):
@@ -79,11 +83,34 @@ async def create(
     origin_id: str | None = None,
     idempotency_key: str | None = None,
     body: bytes = b"",
+    items: Sequence[NewEvent] = (),
 ) -> Conversation:
-    """Create a conversation, or return the one that the same ``origin_id`` or ``idempotency_key`` made before.
+    """Create a conversation with its first events, or return what the same ``origin_id`` or ``idempotency_key`` made.
 
     Raises IdempotencyMismatch when the key came with another body.
     """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await _create(database, tenant, user, metadata, origin_id, idempotency_key, body, items)
+        except _Overtaken:
+            continue
+    raise DatabaseUnavailable("others keep creating and deleting this conversation; try again", retry_after=1)
+
+
+class _Overtaken(Exception):
+    """What we looked at is no longer so: another transaction created or deleted it in between."""
+
+
+async def _create(
+    database: Database,
+    tenant: Tenant,
+    user: str | None,
+    metadata: str,
+    origin_id: str | None,
+    idempotency_key: str | None,
+    body: bytes,
+    items: Sequence[NewEvent],
+) -> Conversation:
     uuid = uuid7()
     if user is not None:
         key = user_key(tenant.salt, "user", user)
@@ -96,10 +123,17 @@ async def create(
     async with database.transaction(tenant) as connection:
         if user is not None:
             await _hold_user(connection, tenant, key, user)
+        known = None
+        if origin_id is not None:
+            same = sa.select(table.c.id).filter_by(user_key=key, tenant_id=tenant.id, origin_id=origin_id)
+            known = (await connection.execute(same)).scalar_one_or_none()
+        at = ConversationId(key, known or uuid)
         if idempotency_key is not None:
-            repeated = await _repeated(connection, tenant, ConversationId(key, uuid), idempotency_key, body)
-            if repeated is not None:
-                return await _get(connection, tenant, repeated)
+            claimed = await _claim(connection, tenant, at, idempotency_key, body)
+            if claimed != at:
+                return await _still_there(connection, tenant, claimed)
+        if known is not None:
+            return await _still_there(connection, tenant, at)
         now = sa.func.clock_timestamp()
         values = {
             "user_key": key,
@@ -111,17 +145,13 @@ async def create(
             "recorded_at": now,
             "created_at": now,
         }
-        inserted = await connection.execute(
-            insert(table).values(values).on_conflict_do_nothing(index_elements=["user_key", "tenant_id", "origin_id"])
-        )
-        if inserted.rowcount == 0:
-            found = await connection.execute(
-                sa.select(table.c.id).where(
-                    table.c.user_key == key, table.c.tenant_id == tenant.id, table.c.origin_id == origin_id
-                )
-            )
-            uuid = found.scalar_one()
-        return await _get(connection, tenant, ConversationId(key, uuid))
+        # RETURNING tells whether a row went in; the driver's row count does not, under SQLAlchemy.
+        inserted = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+        if (await connection.execute(inserted)).first() is None:
+            raise _Overtaken
+        if items:
+            await append_first(await driver_connection(connection), tenant, at, items)
+        return await _get(connection, tenant, at)
 
 
 async def _hold_user(connection: AsyncConnection, tenant: Tenant, key: int, user: str) -> None:
@@ -130,26 +160,36 @@ async def _hold_user(connection: AsyncConnection, tenant: Tenant, key: int, user
     row = sa.select(end_user.c.id).filter_by(**values).with_for_update(key_share=True, read=True)
     if (await connection.execute(row)).first() is None:
         await connection.execute(insert(end_user).values(values).on_conflict_do_nothing())
-        await connection.execute(row)
+        if (await connection.execute(row)).first() is None:
+            raise _Overtaken
 
 
-async def _repeated(
+async def _claim(
     connection: AsyncConnection, tenant: Tenant, at: ConversationId, idempotency_key: str, body: bytes
-) -> ConversationId | None:
-    """Claim an Idempotency-Key for a creation, or return what the first request with it created."""
+) -> ConversationId:
+    """Claim an Idempotency-Key for a creation; returns what the first request with it created, ``at`` if this is it."""
     hashed = keyed_hash(tenant.salt, "body", body)
     mine = {"user_key": at.user_key, "key_digest": keyed_hash(tenant.salt, "create", idempotency_key)}
     claim = insert(idempotency).values(
         **mine, tenant_id=tenant.id, body_digest=hashed, conversation=at.uuid, seqs=[], head=0
     )
-    if (await connection.execute(claim.on_conflict_do_nothing())).rowcount:
-        return None
-    row = (
-        await connection.execute(sa.select(idempotency.c.conversation, idempotency.c.body_digest).filter_by(**mine))
-    ).one()
+    claimed = claim.on_conflict_do_nothing().returning(idempotency.c.conversation)
+    if (await connection.execute(claimed)).first() is not None:
+        return at
+    first = sa.select(idempotency.c.conversation, idempotency.c.body_digest).filter_by(**mine, tenant_id=tenant.id)
+    row = (await connection.execute(first)).one_or_none()
+    if row is None:
+        raise _Overtaken
     if bytes(row.body_digest) != hashed:
         raise IdempotencyMismatch("this Idempotency-Key was used with another body", param="Idempotency-Key")
     return ConversationId(at.user_key, row.conversation)
+
+
+async def _still_there(connection: AsyncConnection, tenant: Tenant, at: ConversationId) -> Conversation:
+    try:
+        return await _get(connection, tenant, at)
+    except NotFound:
+        raise _Overtaken from None
 
 
 async def _get(connection: AsyncConnection, tenant: Tenant, at: ConversationId) -> Conversation:

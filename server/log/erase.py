@@ -9,12 +9,14 @@ Rows are locked in the order of conversation ids, as appends do.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schema.tables import api_key
 from schema.tables import conversation as table
 from schema.tables import end_user, erasure, event, idempotency
 from schema.tables import tenant as tenant_table
@@ -26,6 +28,7 @@ from server.log.lineage import Lineage
 from server.log.registry import HOLDINGS
 
 ROLE = "turnstone_eraser"
+_REVOKED_EVERYWHERE = 1.0  # seconds
 
 
 async def erase_event(
@@ -128,7 +131,15 @@ async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: st
 
 
 async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> None:
-    """Erase a tenant with its keys, users, conversations and events; the record of it stays."""
+    """Erase a tenant with its keys, users, conversations and events; the record of it stays.
+
+    Its keys are revoked first, and given the second in which every server comes to know it: nothing is written behind
+    the erasure.
+    """
+    async with database.transaction(tenant) as connection:
+        live = sa.update(api_key).where(api_key.c.tenant_id == tenant.id, api_key.c.revoked_at.is_(None))
+        await connection.execute(live.values(revoked_at=sa.func.now()))
+    await asyncio.sleep(_REVOKED_EVERYWHERE)
     async with database.transaction(tenant, role=ROLE) as connection:
         await connection.execute(sa.delete(tenant_table).where(tenant_table.c.id == tenant.id))
         await connection.execute(sa.select(table.c.id).where(table.c.tenant_id == tenant.id).with_for_update())

@@ -27,7 +27,10 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_de
     role: Annotated[Role | None, Meta(description="Who speaks; needed for a message.")] = None
     content: Annotated[
         Raw | UnsetType,
-        Meta(description="A string, or a list of parts (objects, kept verbatim); any JSON for other types."),
+        Meta(
+            description="For a message, a string or a list of parts (objects); any JSON for other types.",
+            examples=["I moved to Lisbon."],
+        ),
     ] = UNSET
     name: Annotated[Label | None, Meta(description="The speaker's name, or the tool's.")] = None
     id: Annotated[
@@ -41,7 +44,10 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_de
         Annotated[datetime, Meta(tz=True)] | None,
         Meta(description="When it happened (RFC 3339 with a zone); by default, when it is recorded."),
     ] = None
-    metadata: Annotated[Raw | UnsetType, Meta(description="A JSON object of your own, kept verbatim.")] = UNSET
+    metadata: Annotated[
+        Raw | UnsetType,
+        Meta(description="A JSON object of your own, up to 64 KiB, kept verbatim.", examples=[{"client": "ios"}]),
+    ] = UNSET
 
     @property
     def size(self) -> int:

@@ -20,18 +20,33 @@ COLUMNS: Final = (
 class StoredEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One event of the log; fields that were not given are absent."""
 
-    id: Annotated[str, Meta(description="Your id for it, else the server's.", examples=["evt_0192…_1"])]
+    id: Annotated[
+        str, Meta(description="Your id for it, else the server's.", examples=["evt_0196996af0f07c3a9f4e5d6c7b8a9012_1"])
+    ]
     seq: Annotated[int, Meta(description="Its position: 1, 2, 3 … without gaps.", examples=[1])]
-    type: Annotated[EventType, Meta(description="What kind of event it is.")]
+    type: Annotated[EventType, Meta(description="What kind of event it is.", examples=["message"])]
     role: Annotated[Role | None, Meta(description="Who speaks.")] = None
     name: Annotated[str | None, Meta(description="The speaker's name, or the tool's.")] = None
-    content: Annotated[Raw | UnsetType, Meta(description="Verbatim, as it was appended.")] = UNSET
+    content: Annotated[
+        Raw | UnsetType, Meta(description="Verbatim, as it was appended.", examples=["I moved to Lisbon."])
+    ] = UNSET
     call_id: Annotated[str | None, Meta(description="Joins a tool call and its results.")] = None
     session: Annotated[str | None, Meta(description="The caller's label for this stretch.")] = None
     run_id: Annotated[str | None, Meta(description="The agent run it belongs to.")] = None
-    metadata: Annotated[Raw | UnsetType, Meta(description="The caller's own object, verbatim.")] = UNSET
-    occurred_at: Annotated[datetime, Meta(description="When it happened, says the caller.")]
-    recorded_at: Annotated[datetime, Meta(description="When it was recorded; never earlier than the event before it.")]
+    metadata: Annotated[
+        Raw | UnsetType, Meta(description="The caller's own object, verbatim.", examples=[{"client": "ios"}])
+    ] = UNSET
+    occurred_at: Annotated[
+        datetime, Meta(tz=True, description="When it happened, says the caller.", examples=["2026-05-04T09:00:00Z"])
+    ]
+    recorded_at: Annotated[
+        datetime,
+        Meta(
+            tz=True,
+            description="When it was recorded; never earlier than the event before it.",
+            examples=["2026-05-04T09:00:01Z"],
+        ),
+    ]
     erased_at: Annotated[
         datetime | None, Meta(description="Set when its content has been erased: only its place is left.")
     ] = None

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from server.database.address import EmbeddedAddress
 from server.database.connections import Database
 from server.database.tenant import Tenant
 from tests.api.test_events import append, new_conversation
@@ -128,6 +130,36 @@ async def test_exactly_one_of_racing_expectations_wins(pair: list[httpx.AsyncCli
     assert len(await everything(pair[0], conversation)) == 20
 
 
+async def test_what_an_append_waited_for_is_what_it_answers(
+    client: httpx.AsyncClient, address: EmbeddedAddress, database: Database
+) -> None:
+    """An append that finds its conversation changed by another server's transaction tells the head of after it."""
+    conversation = await new_conversation(client)
+    await append(client, conversation, "one")
+    for change, answers in (
+        ("UPDATE conversation SET head = head", (201, None)),
+        (  # what another server's append would do
+            "WITH bumped AS (UPDATE conversation SET head = head + 1 RETURNING *) INSERT INTO event SELECT user_key, "
+            "id, head, recorded_at, recorded_at, NULL, tenant_id, 'message', 'user' FROM bumped",
+            (409, 3),
+        ),
+        ("UPDATE conversation SET deleted_at = now()", (404, None)),
+    ):
+        async with await psycopg.AsyncConnection.connect(address.conninfo("admin")) as other:
+            await other.execute(change)
+            expected = {"expected_head": 1 if answers[0] == 201 else 2}
+            if answers[0] == 404:
+                expected = {}
+            waiting = asyncio.create_task(append(client, conversation, "two", **expected))
+            async with await psycopg.AsyncConnection.connect(address.conninfo("admin"), autocommit=True) as watch:
+                blocked = "SELECT FROM pg_locks WHERE NOT granted"
+                while not (await watch.execute(blocked)).rowcount:  # noqa: ASYNC110 - PostgreSQL has no event for it
+                    await asyncio.sleep(0.01)
+            await other.commit()
+        answer = await waiting
+        assert (answer.status_code, answer.json().get("error", {}).get("head")) == answers, answer.text
+
+
 async def test_creating_with_items_is_repeatable_at_once(pair: list[httpx.AsyncClient]) -> None:
     """A creation with its first events, retried on two servers at once, makes one conversation with those events."""
     items = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
@@ -152,7 +184,7 @@ async def test_a_creation_with_both_an_origin_and_a_key_is_repeatable(client: ht
 
 
 async def test_creating_and_deleting_at_once(pair: list[httpx.AsyncClient]) -> None:
-    """A repeatable creation that races with the deletion of what it made gives a conversation, or says that it is gone."""
+    """A repeatable creation that races with the deletion of what it made answers with a conversation."""
 
     async def create(number: int, headers: dict[str, str], body: dict[str, Any]) -> None:
         for _ in range(12):
@@ -167,84 +199,83 @@ async def test_creating_and_deleting_at_once(pair: list[httpx.AsyncClient]) -> N
     )
 
 
+@pytest.mark.parametrize("delete_after", [None, 0.1, 0.2, 0.4])
 async def test_append_read_fork_erase_and_delete_race(
-    pair: list[httpx.AsyncClient], database: Database, tenant: Tenant
+    pair: list[httpx.AsyncClient], delete_after: float | None
 ) -> None:
     """Whatever meets whatever: never an error of ours, never a gap for a reader, never a later event in a fork."""
-    for round_ in range(4):
-        conversation = await new_conversation(pair[0], user=f"ada {round_}")
-        await append(pair[0], conversation, "0", "1", "2")
-        alive = True
-        forks: dict[str, tuple[int, list[str]]] = {}
+    conversation = await new_conversation(pair[0])
+    await append(pair[0], conversation, "0", "1", "2")
+    alive = True
+    forks: dict[str, tuple[int, list[str]]] = {}
 
-        def seen(answer: httpx.Response, *allowed: int) -> bool:
-            assert answer.status_code in (allowed if alive else (*allowed, 404)), answer.text
-            return answer.status_code < 400
+    def seen(answer: httpx.Response, *allowed: int) -> bool:
+        assert answer.status_code in (allowed if alive else (*allowed, 404)), answer.text
+        return answer.status_code < 400
 
-        async def write(number: int, conversation: str = conversation) -> None:
-            for text in range(12):
-                server = pair[(number + text) % 2]
-                expected = {"expected_head": 5} if number == 0 else {}
-                seen(await append(server, conversation, f"w{number} {text}", **expected), 201, 409)
+    async def write(number: int) -> None:
+        for text in range(12):
+            server = pair[(number + text) % 2]
+            expected = {"expected_head": 5} if number == 0 else {}
+            seen(await append(server, conversation, f"w{number} {text}", **expected), 201, 409)
 
-        async def fork(number: int, conversation: str = conversation) -> None:
-            for at_seq in (1, 2, 3, 3, 2):
-                server = pair[number % 2]
-                answer = await server.post(f"/v1/conversations/{conversation}/fork", json={"at_seq": at_seq})
-                if seen(answer, 201):
-                    made = answer.json()["id"]
-                    assert (await append(server, made, f"f{number}")).status_code == 201
-                    forks[made] = (at_seq, [f"f{number}"])
+    async def fork(number: int) -> None:
+        for at_seq in (1, 2, 3, 3, 2):
+            server = pair[number % 2]
+            answer = await server.post(f"/v1/conversations/{conversation}/fork", json={"at_seq": at_seq})
+            if seen(answer, 201):
+                made = answer.json()["id"]
+                assert (await append(server, made, f"f{number}")).status_code == 201
+                forks[made] = (at_seq, [f"f{number}"])
 
-        async def read(number: int, conversation: str = conversation) -> None:
-            for _ in range(12):
-                url = f"/v1/conversations/{conversation}/events"
-                answer = await pair[number % 2].get(url, params={"limit": 1000})
-                if seen(answer, 200):
-                    page = answer.json()
-                    assert [event["seq"] for event in page["data"]] == list(range(1, page["head"] + 1))
-                answer = await pair[number % 2].get(url, params={"limit": 5, "order": "desc"})
-                if seen(answer, 200):
-                    page = answer.json()
-                    expected = list(range(page["head"], max(0, page["head"] - 5), -1))
-                    assert [event["seq"] for event in page["data"]] == expected
+    async def read(number: int) -> None:
+        for _ in range(12):
+            url = f"/v1/conversations/{conversation}/events"
+            answer = await pair[number % 2].get(url, params={"limit": 1000})
+            if seen(answer, 200):
+                page = answer.json()
+                assert [event["seq"] for event in page["data"]] == list(range(1, page["head"] + 1))
+            answer = await pair[number % 2].get(url, params={"limit": 5, "order": "desc"})
+            if seen(answer, 200):
+                page = answer.json()
+                expected = list(range(page["head"], max(0, page["head"] - 5), -1))
+                assert [event["seq"] for event in page["data"]] == expected
 
-        async def erase(conversation: str = conversation) -> None:
-            for seq in (1, 3):
-                answer = await pair[seq % 2].get(f"/v1/conversations/{conversation}/events?after_seq={seq - 1}&limit=1")
-                if seen(answer, 200):
-                    event = answer.json()["data"][0]["id"]
-                    seen(await pair[seq % 2].delete(f"/v1/conversations/{conversation}/events/{event}"), 200)
+    async def erase() -> None:
+        for seq in (1, 3):
+            answer = await pair[seq % 2].get(f"/v1/conversations/{conversation}/events?after_seq={seq - 1}&limit=1")
+            if seen(answer, 200):
+                event = answer.json()["data"][0]["id"]
+                seen(await pair[seq % 2].delete(f"/v1/conversations/{conversation}/events/{event}"), 200)
 
-        async def delete(conversation: str = conversation, how: int = round_) -> None:
-            nonlocal alive
-            await asyncio.sleep(0.15)  # let the others get going
-            if how % 2:
-                alive = False
-                seen(await pair[1].delete(f"/v1/conversations/{conversation}"), 200)
+    async def delete() -> None:
+        nonlocal alive
+        if delete_after is not None:
+            await asyncio.sleep(delete_after)  # let the others get going; any moment will do
+            alive = False
+            seen(await pair[1].delete(f"/v1/conversations/{conversation}"), 200)
 
-        await asyncio.gather(*map(write, range(3)), fork(0), fork(1), read(0), read(1), erase(), delete())
-        for made, (at_seq, own) in forks.items():
-            events = await everything(pair[0], made)
-            assert len(events) == at_seq + 1
-            assert [event["content"] for event in events[at_seq:]] == own
-            assert {event.get("content") for event in events[:at_seq]} <= {None, "0", "1", "2"}
-            assert events[0].get("erased_at") or not alive
+    await asyncio.gather(*map(write, range(3)), fork(0), fork(1), read(0), read(1), erase(), delete())
+    for made, (at_seq, own) in forks.items():
+        events = await everything(pair[0], made)
+        assert len(events) == at_seq + 1
+        assert [event["content"] for event in events[at_seq:]] == own
+        assert {event.get("content") for event in events[:at_seq]} <= {None, "0", "1", "2"}
+        assert events[0].get("erased_at") or not alive
 
 
-async def test_erasing_a_user_while_it_writes(pair: list[httpx.AsyncClient], database: Database, tenant: Tenant) -> None:
+async def test_erasing_a_user_while_it_writes(
+    pair: list[httpx.AsyncClient], database: Database, tenant: Tenant
+) -> None:
     """After the erasure of a user nothing of before is left, and whatever was created later is whole."""
 
     async def write(number: int) -> None:
         for _ in range(8):
             server = pair[number % 2]
-            made = await server.post("/v1/conversations", json={"user": "ada", "items": [{"role": "user", "content": "a"}]})
-            assert made.status_code in (200, 404), made.text  # 404: erased before its first events
-            if made.status_code == 200:
-                at = made.json()["id"]
-                assert (await append(server, at, "b")).status_code in (201, 404)
-                fork = await server.post(f"/v1/conversations/{at}/fork", json={"at_seq": 1})
-                assert fork.status_code in (201, 404), fork.text
+            at = await new_conversation(server, user="ada", items=[{"role": "user", "content": "a"}])
+            assert (await append(server, at, "b")).status_code in (201, 404)
+            fork = await server.post(f"/v1/conversations/{at}/fork", json={"at_seq": 1})
+            assert fork.status_code in (201, 404), fork.text
 
     async def erase() -> None:
         for number in range(6):

@@ -80,3 +80,19 @@ async def test_a_forks_own_retention_leaves_what_it_shares(client: httpx.AsyncCl
     await client.put(f"/v1/conversations/{fork}/retention", json={"retention_days": 30})
     assert await run(client) == {"conversations": 0, "events": 1}
     assert await contents(client, fork) == [(1, "shared"), (3, "stays")]
+
+
+async def test_an_erased_tenant_is_gone_with_its_keys(client: httpx.AsyncClient, server_url: str) -> None:
+    made = (await client.post("/v1/tenants", json={"name": "acme"})).json()
+    body = {"name": "backend", "scopes": ["read", "append"], "tenant": "acme"}
+    key = (await client.post("/v1/keys", json=body)).json()["key"]
+    async with httpx.AsyncClient(base_url=server_url, headers={"authorization": f"Bearer {key}"}) as backend:
+        await append(backend, await new_conversation(backend, user="ada"), "hello")
+        assert (await client.delete("/v1/tenants/acme")).json() == {
+            "id": made["id"],
+            "object": "tenant.deleted",
+            "deleted": True,
+        }
+        assert (await backend.get("/v1/users")).status_code == 401
+    assert (await client.get("/v1/tenants/acme")).status_code == 404
+    assert (await client.delete("/v1/tenants/default")).status_code == 409

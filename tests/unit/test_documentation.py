@@ -96,6 +96,14 @@ def test_a_body_is_described_by_its_struct() -> None:
     assert operation["operationId"] == "add_stone"
 
 
+def test_a_route_needs_a_key_unless_it_is_public() -> None:
+    api = served()
+    assert api["security"] == [{"key": []}]
+    assert api["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert "security" not in api["paths"]["/stones"]["post"]
+    assert api["paths"]["/stones/{stone_id}"]["get"]["security"] == []
+
+
 def test_errors_of_one_status_are_its_examples() -> None:
     responses = served()["paths"]["/stones"]["post"]["responses"]
     assert list(responses) == ["201", "200", "400", "401", "403", "409", "413", "422", "429", "503"]

@@ -9,7 +9,7 @@ TURN = timedelta(seconds=5)
 
 
 def as_utc(time: datetime) -> datetime:
-    """The same instant in UTC; a naive time is taken to be UTC already. Raises ValueError outside the years 1 to 9999."""
+    """The same instant in UTC; a naive time is taken to be UTC already. Raises ValueError outside years 1 to 9999."""
     try:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError as error:

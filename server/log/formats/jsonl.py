@@ -1,7 +1,8 @@
 """JSON lines: Turnstone's own export, and the simplest thing another program can write, one event a line.
 
-The export is a header line, then conversation and event lines; a parent comes before its forks, and a conversation's
-events follow its line in order. `encode_line(decode_line(line)) == line`, byte for byte, for every line encoded here.
+The export is a header line; user lines; conversation lines, a parent before its forks, each followed by the events that
+the conversation appended itself, in order; erasure lines; an end line, by which a file that was cut off is known.
+`encode_line(decode_line(line)) == line`, byte for byte, for every line encoded here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from server.log.formats import EventType, FormatError, ImportedConversation, ImportedEvent, Role
 from server.log.formats.dates import as_utc
@@ -24,44 +26,64 @@ VERSION = 1
 LINE_LIMIT = 64 << 20
 
 # Kept as text: msgspec writes a datetime without its fraction when that is zero, and a line must come back as it was.
-Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
-Seq = Annotated[int, msgspec.Meta(ge=1)]
-Position = Annotated[int, msgspec.Meta(ge=0)]
+Timestamp = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Seq = Annotated[int, Meta(ge=1, lt=2**62)]
+Position = Annotated[int, Meta(ge=0, lt=2**62)]
+ConversationText = Annotated[str, Meta(pattern="^conv_[0-9a-f]{48}$")]
+Hash = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 
 
-class Header(
-    msgspec.Struct, tag_field="kind", tag="header", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
-    """The first line. `salt` is the tenant's, in hexadecimal, from which conversation ids are made."""
+class _Line(msgspec.Struct, tag_field="kind", omit_defaults=True, forbid_unknown_fields=True):
+    pass
+
+
+class Header(_Line, tag="header", kw_only=True):
+    """The first line. `salt` is the tenant's, in hexadecimal, from which ids and hashes are made."""
 
     format: Literal["turnstone-jsonl"]
     version: int
     salt: str | None = None
 
 
-class ConversationLine(
-    msgspec.Struct, tag_field="kind", tag="conversation", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
-    """A conversation. `fork_seq` is the last `seq` shared with `parent`; events up to `floor` are gone by retention."""
+class UserLine(_Line, tag="user", kw_only=True):
+    """An end user, who may have no conversation."""
+
+    id: str
+    created_at: Timestamp
+
+
+class ConversationLine(_Line, tag="conversation", kw_only=True):
+    """A conversation; `metadata` is JSON text, verbatim, absent when it is `{}`.
+
+    `fork_seq` is the last `seq` shared with `parent`; `lineage` lists who owns what of that, as [id, last seq], when
+    the parent itself is not in the file. Of its own events it holds those from `first` on (by default from the first
+    that is not shared); events up to `floor` are gone by retention. A deleted one is kept for what its forks share.
+    """
 
     id: str
     origin_id: str | None = None
     user: str | None = None
     parent: str | None = None
     fork_seq: Position | None = None
+    lineage: list[tuple[str, Seq]] | None = None
     created_at: Timestamp
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    recorded_at: Timestamp
+    deleted_at: Timestamp | None = None
+    metadata: Raw | UnsetType = UNSET
+    metadata_text: str | None = None
     retention_days: int | None = None
     head: Position
+    first: Seq | None = None
     floor: Position = 0
+    epoch: Position = 0
 
 
-class EventLine(
-    msgspec.Struct, tag_field="kind", tag="event", kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
+class EventLine(_Line, tag="event", kw_only=True):
     """An event that its conversation appended itself; `content` and `metadata` are JSON text, verbatim.
 
-    With `erased_at` it is a tombstone, which has no content.
+    JSON text with line breaks between its tokens stands in `content_text` or `metadata_text`, as a string.
+    `occurred_at` is absent when it is `recorded_at`. `client_digest` is the keyed hash of the body that came with the
+    caller's own id; `client_key` that of an id that is erased. With `erased_at` it is a tombstone, without content.
     """
 
     conversation: str
@@ -70,17 +92,45 @@ class EventLine(
     role: Role | None = None
     name: str | None = None
     id: str | None = None
+    client_key: Hash | None = None
+    client_digest: Hash | None = None
     call_id: str | None = None
     session: str | None = None
     run_id: str | None = None
-    content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    content: Raw | UnsetType = UNSET
+    content_text: str | None = None
+    metadata: Raw | UnsetType = UNSET
+    metadata_text: str | None = None
     occurred_at: Timestamp | None = None
     recorded_at: Timestamp
     erased_at: Timestamp | None = None
 
 
-Line = Header | ConversationLine | EventLine
+class ErasureLine(_Line, tag="erasure", kw_only=True):
+    """The proof that something was erased; it holds no text and names nobody."""
+
+    id: Hash
+    user_key: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    scope: Literal["event", "conversation", "user", "retention", "tenant"]
+    conversation: Hash | None = None
+    user_digest: Hash | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    events: Position
+    actor: str
+    created_at: Timestamp
+
+
+class EndLine(_Line, tag="end", kw_only=True):
+    """The last line: how many lines of each kind came before it."""
+
+    users: Position
+    conversations: Position
+    events: Position
+    erasures: Position
+
+
+Line = Header | UserLine | ConversationLine | EventLine | ErasureLine | EndLine
 
 
 class _GenericEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -106,13 +156,13 @@ _encoder = msgspec.json.Encoder()
 _line_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _generic_decoder = msgspec.json.Decoder(_GenericEvent)
 _kind_decoder = msgspec.json.Decoder(_Kind)
-_metadata_decoder = msgspec.json.Decoder(dict[str, Any] | None)
+_metadata_decoder = msgspec.json.Decoder(dict[str, Any])
+_raw_decoder = msgspec.json.Decoder(Raw)
 
 
 def encode_line(line: Line) -> bytes:
     """One line, without its newline."""
-    # Content is kept as its sender spaced it. A newline in JSON text can only be space between tokens.
-    return _encoder.encode(line).replace(b"\n", b" ").replace(b"\r", b" ")
+    return _encoder.encode(line)
 
 
 def decode_line(data: bytes) -> Line:
@@ -120,15 +170,41 @@ def decode_line(data: bytes) -> Line:
     line = _line_decoder.decode(data)
     if isinstance(line, Header) and line.version != VERSION:
         raise ValueError(f"version {line.version} of {FORMAT} is not known here (only {VERSION}): upgrade this server")
-    if isinstance(line, ConversationLine) and (line.parent is None) != (line.fork_seq is None):
-        raise ValueError("`parent` and `fork_seq` must come together")
+    if isinstance(line, ConversationLine):
+        if (line.parent is None) != (line.fork_seq is None):
+            raise ValueError("`parent` and `fork_seq` must come together")
+        _check_text(line.metadata, line.metadata_text, "metadata")
     if isinstance(line, EventLine):
-        if (line.content is msgspec.UNSET) != (line.erased_at is not None):
+        _check_text(line.content, line.content_text, "content")
+        _check_text(line.metadata, line.metadata_text, "metadata")
+        has_content = stored_text(line.content, line.content_text) is not None
+        if has_content and line.erased_at is not None:
             raise ValueError("an event has either `content` or `erased_at`")
-        for raw in (line.content, line.metadata):
-            if isinstance(raw, msgspec.Raw):
-                bytes(raw).decode()  # msgspec does not look into what it keeps raw
+        if line.type == "message" and not has_content and line.erased_at is None:
+            raise ValueError("a message has either `content` or `erased_at`")
     return line
+
+
+def verbatim(text: str | None) -> tuple[Raw | UnsetType, str | None]:
+    """JSON text as the two fields that hold it: itself, or as a string where it would break the line."""
+    if text is None:
+        return UNSET, None
+    return (UNSET, text) if "\n" in text or "\r" in text else (Raw(text.encode()), None)
+
+
+def stored_text(raw: Raw | UnsetType, text: str | None) -> str | None:
+    """The JSON text that `verbatim` put into the two fields."""
+    return text if isinstance(raw, UnsetType) else bytes(raw).decode()
+
+
+def _check_text(raw: Raw | UnsetType, text: str | None, field: str) -> None:
+    if text is not None and not isinstance(raw, UnsetType):
+        raise ValueError(f"either `{field}` or `{field}_text`, not both")
+    json = stored_text(raw, text)  # raises for what is not UTF-8: msgspec does not look into what it keeps raw
+    if text is not None:
+        _raw_decoder.decode(text)
+    if field == "metadata" and json is not None and json.lstrip()[:1] != "{":
+        raise ValueError("`metadata` is an object")
 
 
 def format_time(time: datetime) -> str:
@@ -191,6 +267,7 @@ def _read_generic(path: Path, user: str | None, progress: Progress | None) -> It
         for number, data in _raw_lines(path, progress):
             with problems_at(path, f"line {number}"):
                 line = _generic_decoder.decode(data)
+                occurred_at = None if line.occurred_at is None else as_utc(line.occurred_at)
             event = ImportedEvent(
                 type=line.type,
                 role=line.role,
@@ -200,7 +277,7 @@ def _read_generic(path: Path, user: str | None, progress: Progress | None) -> It
                 call_id=line.call_id,
                 session=line.session,
                 run_id=line.run_id,
-                occurred_at=None if line.occurred_at is None else as_utc(line.occurred_at),
+                occurred_at=occurred_at,
                 metadata=line.metadata,
             )
             yield line.conversation, user or line.user, event
@@ -232,34 +309,47 @@ def _read_export(path: Path, user: str | None, progress: Progress | None) -> Ite
     for conversation_id, group in groupby(owned(), key=lambda entry: entry[0].id):
         entries = iter(group)
         conversation, _ = next(entries)
-        origins[conversation_id] = origin = conversation.origin_id or conversation_id
-        parent = conversation.parent
+        # Two users may each have a conversation of the same origin, which one user cannot.
+        origin = conversation_id if user is not None else conversation.origin_id or conversation_id
+        origins[conversation_id] = origin
+        parent = _shown_parent(conversation)
         if parent is not None and parent not in origins:
             raise FormatError(path, f"conversation {conversation_id}", f"its parent {parent!r} does not come before it")
+        metadata = stored_text(conversation.metadata, conversation.metadata_text)
         yield ImportedConversation(
             origin_id=origin,
             user=user or conversation.user,
-            metadata=conversation.metadata,
+            metadata=Raw(b"{}" if metadata is None else metadata.encode()),
             fork_of=None if parent is None else origins[parent],
             fork_at=forks.get(conversation_id),
+            deleted=conversation.deleted_at is not None,
             events=(event for _, event in entries if event is not None),
         )
 
 
+def _shown_parent(conversation: ConversationLine) -> str | None:
+    """The conversation in the file that holds what this one shares: its parent, or where that is gone, an older one."""
+    if conversation.lineage is None:
+        return conversation.parent
+    return conversation.lineage[-1][0] if conversation.lineage else None
+
+
 def _event(line: EventLine) -> ImportedEvent:
-    metadata = None if line.metadata is msgspec.UNSET else _metadata_decoder.decode(line.metadata)
+    text = stored_text(line.metadata, line.metadata_text)
+    metadata = None if text is None else _metadata_decoder.decode(text)
     if line.erased_at is not None:
         metadata = {"erased_at": line.erased_at, "erased_type": line.type}
+    content = stored_text(line.content, line.content_text)
     return ImportedEvent(
         type="erasure" if line.erased_at is not None else line.type,
         role=line.role,
-        content=None if line.content is msgspec.UNSET else msgspec.json.decode(line.content),
+        content=None if content is None else Raw(content.encode()),
         id=line.id or f"seq-{line.seq}",
         name=line.name,
         call_id=line.call_id,
         session=line.session,
         run_id=line.run_id,
-        occurred_at=None if line.occurred_at is None else parse_time(line.occurred_at),
+        occurred_at=parse_time(line.occurred_at or line.recorded_at),
         metadata=metadata,
     )
 
@@ -272,8 +362,10 @@ def _fork_events(path: Path) -> dict[str, str]:
     parents: dict[str, tuple[str, int]] = {}
     wanted: dict[tuple[str, int], list[str]] = {}
     for _, line in read_lines(path):
-        if isinstance(line, ConversationLine) and line.parent is not None and line.fork_seq is not None:
-            parents[line.id] = (line.parent, line.fork_seq)
+        if isinstance(line, ConversationLine) and line.fork_seq is not None:
+            parent = _shown_parent(line)
+            if parent is not None:
+                parents[line.id] = (parent, line.fork_seq)
     for fork, (owner, seq) in parents.items():
         holder = owner
         while holder in parents and seq <= parents[holder][1]:
