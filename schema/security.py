@@ -43,16 +43,28 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
         "tenant": "SELECT",
         "alembic_version": "SELECT",
     },
+    # The import of an export writes as the eraser, being the one other thing that reaches into the past: it inserts
+    # rows as they once were, erasure records among them, and gives an empty tenant the salt of the export. A runtime
+    # role that could do that could orphan every hash and id of a tenant, or forge the proof of an erasure.
     "turnstone_eraser": {
         "event": "SELECT, INSERT, UPDATE, DELETE",
-        "conversation": "SELECT, UPDATE, DELETE",
-        "end_user": "SELECT, UPDATE, DELETE",
+        "conversation": "SELECT, INSERT, UPDATE, DELETE",
+        "end_user": "SELECT, INSERT, UPDATE, DELETE",
         "idempotency": "SELECT, DELETE",
         "erasure": "SELECT, INSERT",
-        "tenant": "SELECT, DELETE",
+        "tenant": "SELECT, UPDATE (salt), DELETE",
         "api_key": "SELECT, DELETE",
         "alembic_version": "SELECT",
     },
+}
+
+# What users wrote. ANALYZE would copy samples of it into the planner's statistics, where erasure does not reach.
+UNSAMPLED: Final[dict[str, tuple[str, ...]]] = {
+    "event": ("client_id", "name", "call_id", "session", "run_id", "content", "metadata"),
+    "conversation": ("user_id", "origin_id", "metadata"),
+    "end_user": ("id",),
+    "tenant": ("name",),
+    "api_key": ("name",),
 }
 
 
@@ -68,10 +80,12 @@ def statements() -> list[str]:
             f"DROP POLICY IF EXISTS {table}_tenant ON {table}",
             f"CREATE POLICY {table}_tenant ON {table} USING ({rule}) WITH CHECK ({rule})",
         ]
+    for table, columns in UNSAMPLED.items():
+        result += [f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0" for column in columns]
     for role, tables in GRANTS.items():
         # Table by table: the schema may hold others' tables, on which the owner of ours may revoke nothing.
         result.append(
-            "DO $$ DECLARE own record; BEGIN FOR own IN SELECT format('%I.%I', schemaname, tablename) AS name "
+            "DO $$ DECLARE own record; BEGIN FOR own IN SELECT format('%I.%I', schemaname, tablename) AS name "  # noqa: S608 - our own roles
             "FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user LOOP "
             f"EXECUTE 'REVOKE ALL ON ' || own.name || ' FROM {role}'; END LOOP; END $$"
         )

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from litestar import Litestar
 
 from server.access.authenticate import Authenticator
-from server.api import conversations, docs, events, failures, health, keys, stream, tenants, users
+from server.api import conversations, docs, events, failures, health, keys, stream, tenants, transfer, users
+from server.api.options import options
 from server.api.services import Services
 from server.database.address import Address
 from server.database.connections import Database
@@ -51,17 +52,19 @@ def create_app(settings: Settings, address: Address) -> Litestar:
             await asyncio.gather(*background, return_exceptions=True)
             await database.close()
 
+    handlers = [
+        *conversations.HANDLERS,
+        *events.HANDLERS,
+        stream.stream_events,
+        *users.HANDLERS,
+        *transfer.HANDLERS,
+        *tenants.HANDLERS,
+        *keys.HANDLERS,
+        *health.HANDLERS,
+        *docs.HANDLERS,
+    ]
     app = Litestar(
-        route_handlers=[
-            *conversations.HANDLERS,
-            *events.HANDLERS,
-            stream.stream_events,
-            *users.HANDLERS,
-            *tenants.HANDLERS,
-            *keys.HANDLERS,
-            *health.HANDLERS,
-            *docs.HANDLERS,
-        ],
+        route_handlers=[options(handlers), *handlers],
         lifespan=[running],
         exception_handlers=failures.HANDLERS,
         openapi_config=docs.documentation(),

@@ -9,7 +9,8 @@ TurnstoneError
 ├── NotFound              404  it does not exist, or not for this tenant
 ├── Conflict              409
 │   ├── StaleHead         409  ``expected_head`` is not the head
-│   └── IdConflict        409  the event id is taken by another body
+│   ├── IdConflict        409  the event id is taken by another body
+│   └── TenantNotEmpty    409  an export of another tenant cannot keep its ids here
 ├── TooLarge              413
 ├── RateLimited           429  over the key's limit
 └── DatabaseError         503
@@ -82,6 +83,10 @@ class StaleHead(Conflict):
 
 class IdConflict(Conflict):
     code = "id_conflict"
+
+
+class TenantNotEmpty(Conflict):
+    code = "tenant_not_empty"
 
 
 class TooLarge(TurnstoneError):

@@ -56,6 +56,19 @@ class Authenticator:
         Raises Unauthorized in the same words whether the key is missing, malformed, unknown, revoked or expired;
         RateLimited when it is over its limit; DatabaseUnavailable when its row cannot be read.
         """
+        entry = await self._valid(authorization)
+        if entry.bucket is not None:
+            entry.bucket.take(time.monotonic())
+        return entry.caller
+
+    async def still(self, authorization: str | None) -> Caller:
+        """Return who presented this header when an answer that is still being given began; it counts for no limit.
+
+        Raises as ``caller`` does, but for RateLimited.
+        """
+        return (await self._valid(authorization)).caller
+
+    async def _valid(self, authorization: str | None) -> _Entry:
         match = _BEARER.match(authorization) if authorization else None
         # Keys are looked up by digest. How long a comparison takes can tell only how much of a SHA-256 agreed, which
         # helps nobody to find a key, so that no constant-time comparison is needed.
@@ -67,14 +80,11 @@ class Authenticator:
         if entry is None or now - entry.read_at > TRUSTED_SECONDS:
             # Shielded, for a client that goes away must not fail the others who wait for the same row.
             entry = await asyncio.shield(self._read(digest))
-            now = time.monotonic()
         elif now - entry.read_at > TRUSTED_SECONDS / 2:
             self._read(digest)  # ahead of need, so that a busy key never waits
         if entry is None or (entry.expires_at is not None and time.time() >= entry.expires_at):
             raise _unauthorized()
-        if entry.bucket is not None:
-            entry.bucket.take(now)
-        return entry.caller
+        return entry
 
     def _read(self, digest: bytes) -> asyncio.Task[_Entry | None]:
         """Return the one reading of this key's row that is under way, begun if there is none."""

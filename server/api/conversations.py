@@ -11,7 +11,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from server.api.documentation import document
+from server.api.documentation import Answer, document
 from server.api.edge import (
     Call,
     admit,
@@ -34,6 +34,7 @@ from server.log.events import MAX_METADATA_BYTES, NewEvent, validate
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 _ID = "conv_" + "0" * 48
+_MAYBE = {"type": ["object", "null"]}
 
 
 class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +46,11 @@ class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     ] = None
     metadata: Annotated[
         Raw | UnsetType,
-        Meta(description="A JSON object of your own, up to 64 KiB, kept verbatim.", examples=[{"channel": "web"}]),
+        Meta(
+            description="A JSON object of your own, up to 64 KiB, kept verbatim.",
+            examples=[{"channel": "web"}],
+            extra_json_schema=_MAYBE,
+        ),
     ] = UNSET
     origin_id: Annotated[
         Name | None,
@@ -62,7 +67,11 @@ class DescribeConversation(msgspec.Struct, forbid_unknown_fields=True):
 
     metadata: Annotated[
         Raw,
-        Meta(description="A JSON object that replaces the metadata; null empties it.", examples=[{"channel": "phone"}]),
+        Meta(
+            description="A JSON object that replaces the metadata; null empties it.",
+            examples=[{"channel": "phone"}],
+            extra_json_schema=_MAYBE,
+        ),
     ]
 
 
@@ -77,7 +86,11 @@ class ForkConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     ]
     metadata: Annotated[
         Raw | UnsetType,
-        Meta(description="The fork's metadata; by default, the parent's.", examples=[{"branch": "retry"}]),
+        Meta(
+            description="The fork's metadata; by default, the parent's.",
+            examples=[{"branch": "retry"}],
+            extra_json_schema=_MAYBE,
+        ),
     ] = UNSET
     origin_id: Annotated[Name | None, Meta(description="Its id in another system.", examples=["thread_81b"])] = None
 
@@ -96,7 +109,14 @@ class ConversationReply(msgspec.Struct, kw_only=True):
     id: Annotated[str, Meta(description="Its id.", examples=[_ID])]
     object: Annotated[Literal["conversation"], Meta(description="Always `conversation`.")] = "conversation"
     created_at: Annotated[int, Meta(description="Unix time in seconds.", examples=[1777885200])]
-    metadata: Annotated[Raw, Meta(description="Your own JSON object, verbatim.", examples=[{"channel": "web"}])]
+    metadata: Annotated[
+        Raw,
+        Meta(
+            description="Your own JSON object, verbatim.",
+            examples=[{"channel": "web"}],
+            extra_json_schema={"type": "object"},
+        ),
+    ]
     user: Annotated[
         str | None, Meta(description="The end user it belongs to; null: it stands alone.", examples=["ada"])
     ]
@@ -145,6 +165,18 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = "desc"
 
 
+_LINKS = {
+    operation: {"conversation": "$response.body#/id"}
+    for operation in (
+        "get_conversation",
+        "update_conversation",
+        "set_retention",
+        "fork_conversation",
+        "delete_conversation",
+        "append_events",
+        "list_events",
+    )
+}
 _create = msgspec.json.Decoder(CreateConversation)
 _describe = msgspec.json.Decoder(DescribeConversation)
 _fork = msgspec.json.Decoder(ForkConversation)
@@ -191,8 +223,9 @@ def _plain(name: str | None, param: str) -> str | None:
         tag="Conversations",
         description="With an `Idempotency-Key` or an `origin_id`, a retry returns what the first try made.",
         request=CreateConversation,
+        request_required=False,
         examples={"of a user": {"user": "ada", "metadata": {"channel": "web"}}, "alone": {}},
-        responses={200: ConversationReply},
+        responses={200: Answer(body=ConversationReply, links=_LINKS)},
         headers=AppendHeaders,
     ),
 )
@@ -322,7 +355,7 @@ async def _changed(request: Call, tenant: Any, at: ConversationId, **changes: An
         description="It shares the past up to `at_seq`, copying nothing; what comes later never shows in the other.",
         request=ForkConversation,
         examples={"after the third event": {"at_seq": 3}},
-        responses={201: ConversationReply},
+        responses={201: Answer(body=ConversationReply, links=_LINKS)},
         path=ConversationPath,
         errors=[NotFound],
     ),

@@ -97,16 +97,20 @@ SwaggerUIBundle({
   tryItOutEnabled: true,
   displayRequestDuration: true,
   defaultModelsExpandDepth: 0,
-  defaultModelRendering: "model",
   validatorUrl: null,
 });
 """
 
 _STYLE: Final = """\
 body { margin: 0; }
-.swagger-ui .info { margin: 2rem 0 1rem; }
-.swagger-ui .info .markdown { max-width: 52rem; }
-.swagger-ui .scheme-container { padding: 1rem 0; box-shadow: none; }
+.swagger-ui .info { margin: 2rem 0 0; }
+.swagger-ui .info .renderedMarkdown { max-width: 58rem; }
+.swagger-ui .info pre { padding: 0.75rem 1rem; border-radius: 4px; }
+.swagger-ui .markdown code, .swagger-ui .renderedMarkdown code { color: #3b4151; font-weight: 500; }
+.swagger-ui .scheme-container { margin: 0; padding: 0 0 1rem; box-shadow: none; background: none; }
+.swagger-ui .servers-title, .swagger-ui .servers { display: none; } /* there is one: this */
+.swagger-ui .auth-wrapper { margin-left: auto; }
+.swagger-ui .responses-table .response-col_links { display: none; }
 """
 
 # Swagger UI draws its icons as data: URLs, and React sets styles that a nonce cannot cover.

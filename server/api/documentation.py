@@ -84,19 +84,24 @@ class ErrorReply(msgspec.Struct):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A success whose media type, headers or examples need saying; ``body`` None means no JSON schema."""
+    """A success of which more needs saying; ``body`` None means no JSON schema.
+
+    ``links`` maps the operations that take what is answered here to their parameters, as OpenAPI's runtime expressions.
+    """
 
     body: Any = None
     description: str = ""
     media_type: str = "application/json"
     examples: Mapping[str, object] = {}
     headers: Mapping[str, str] = {}
+    links: Mapping[str, Mapping[str, str]] = {}
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """All that ``document`` was told about one route."""
 
     request: Any
+    request_required: bool
     request_media_type: str
     examples: Mapping[str, object]
     parameters: Sequence[tuple[str, Any]]
@@ -116,6 +121,7 @@ def document(
     responses: Mapping[int, Any],
     description: str | None = None,
     request: Any = None,
+    request_required: bool = True,
     request_media_type: str = "application/json",
     examples: Mapping[str, object] | None = None,
     path: Any = None,
@@ -141,6 +147,7 @@ def document(
         usual += [InvalidInput]
     route = Route(
         request=request,
+        request_required=request_required,
         request_media_type=request_media_type,
         examples=examples or {},
         parameters=parameters,
@@ -235,6 +242,8 @@ def _schemas(types: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str
         for field in component.get("properties", {}).values():
             if field.get("default") is _NO_DEFAULT:
                 del field["default"]
+            if len(field.get("enum", [])) == 1:  # a tag, which no struct has a field for to describe
+                field.setdefault("description", f"Always `{field['enum'][0]}`.")
     return schemas, components
 
 
@@ -258,10 +267,13 @@ def _describe(operation: dict[str, Any], route: Route, schema: Callable[[Any], d
         operation["security"] = []
     if route.request is not None:
         content = _content(schema(route.request), route.examples)
-        operation["requestBody"] = {"required": True, "content": {route.request_media_type: content}}
+        operation["requestBody"] = {
+            "required": route.request_required,
+            "content": {route.request_media_type: content},
+        }
     responses: dict[str, Any] = {}
     for status, answer in route.answers.items():
-        response: dict[str, Any] = {"description": answer.description or HTTPStatus(status).description}
+        response: dict[str, Any] = {"description": answer.description or _sentence(answer.body, status)}
         responses[str(status)] = response
         if answer.headers:
             response["headers"] = {
@@ -271,9 +283,19 @@ def _describe(operation: dict[str, Any], route: Route, schema: Callable[[Any], d
             response["content"] = {answer.media_type: _content(schema(answer.body), answer.examples)}
         elif answer.media_type != "application/json":
             response["content"] = {answer.media_type: _content({"type": "string"}, answer.examples)}
+        if answer.links:
+            response["links"] = {
+                name: {"operationId": name, "parameters": dict(given)} for name, given in answer.links.items()
+            }
     for error in sorted(route.errors, key=lambda kind: kind.status):
         _add_error(responses, error, schema(ErrorReply))
     operation["responses"] = responses
+
+
+def _sentence(body: Any, status: int) -> str:
+    """Return what a struct says of itself, else the status."""
+    text = body.__doc__ if isinstance(body, type) and issubclass(body, msgspec.Struct) else None
+    return text.strip().splitlines()[0] if text else HTTPStatus(status).phrase
 
 
 def _add_error(responses: dict[str, Any], error: type[TurnstoneError], schema: dict[str, Any]) -> None:
@@ -303,7 +325,11 @@ def _parameters(place: str, struct: Any) -> list[dict[str, Any]]:
         if description := value.pop("description", None):
             parameter["description"] = description
         if samples := value.pop("examples", None):
-            parameter["example"] = samples[0]
+            # A form is filled in with `example`, which gets in the way where a parameter may be left out.
+            if parameter["required"]:
+                parameter["example"] = samples[0]
+            elif samples[0] != value.get("default"):
+                parameter["description"] = f"{description} For example `{samples[0]}`."
         result.append({**parameter, "schema": _without_null(value)})
     return result
 

@@ -10,7 +10,7 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import Meta
 
-from server.api.documentation import document
+from server.api.documentation import Answer, document
 from server.api.edge import Call, admit, conversation_id, decode_bytes, header, read_body, read_query, reply, services
 from server.errors import Conflict, InvalidInput, NotFound
 from server.log.append import Idempotency
@@ -96,6 +96,10 @@ class RangeQuery(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
+_LINKS = {
+    operation: {"conversation": "$request.path.conversation", "event": "$response.body#/events/0/id"}
+    for operation in ("get_event", "delete_event")
+}
 _append = msgspec.json.Decoder(AppendEvents)
 _EXAMPLES = {
     "message": {"events": [{"role": "user", "content": "I moved to Lisbon."}]},
@@ -116,7 +120,7 @@ _EXAMPLES = {
         description="Durable when answered. All events are stored, or none.",
         request=AppendEvents,
         examples=_EXAMPLES,
-        responses={201: AppendReply},
+        responses={201: Answer(body=AppendReply, links=_LINKS)},
         path=ConversationPath,
         headers=AppendHeaders,
         errors=[NotFound, Conflict],

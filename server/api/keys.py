@@ -16,7 +16,7 @@ from server.access.caller import Caller
 from server.access.key_format import parse_id
 from server.access.keys import Key
 from server.access.tenants import find_tenant, wire_id
-from server.api.documentation import document
+from server.api.documentation import Answer, document
 from server.api.edge import Call, admit, decode, read_query, reply, services
 from server.errors import InvalidInput, NotFound
 
@@ -127,6 +127,7 @@ class KeysQuery(KeyQuery, forbid_unknown_fields=True, kw_only=True):
     ] = "desc"
 
 
+_LINKS = {operation: {"key": "$response.body#/id"} for operation in ("get_key", "revoke_key")}
 _create = msgspec.json.Decoder(CreateKey)
 
 
@@ -163,7 +164,7 @@ async def _tenant_id(request: Call, caller: Caller, reference: str | None) -> in
             "a backend": {"name": "chat backend", "scopes": ["read", "append"]},
             "limited": {"name": "trial", "scopes": ["read"], "expires_at": "2099-01-01T00:00:00Z", "rate_limit": 10},
         },
-        responses={201: CreatedKey},
+        responses={201: Answer(body=CreatedKey, links=_LINKS)},
         errors=[NotFound],
     ),
 )

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from server.access import tenants
 from server.access.tenants import MAX_RETENTION_DAYS, NAME_PATTERN, UNCHANGED, TenantRow
-from server.api.documentation import document
+from server.api.documentation import Answer, document
 from server.api.edge import Call, admit, decode, read_query, reply, services
 from server.errors import Conflict, Forbidden, InvalidInput, NotFound
 from server.log.erase import erase_tenant
@@ -81,6 +81,7 @@ class TenantQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = "desc"
 
 
+_LINKS = {operation: {"tenant": "$response.body#/id"} for operation in ("get_tenant", "update_tenant", "delete_tenant")}
 _create = msgspec.json.Decoder(CreateTenant)
 _update = msgspec.json.Decoder(UpdateTenant)
 
@@ -112,7 +113,7 @@ class DeletedTenant(msgspec.Struct, kw_only=True):
         description="For an operator's admin key. Then create a key for the tenant.",
         request=CreateTenant,
         examples={"a customer": {"name": "acme"}, "with retention": {"name": "acme-eu", "retention_days": 365}},
-        responses={201: TenantReply},
+        responses={201: Answer(body=TenantReply, links=_LINKS)},
         errors=[Conflict],
     ),
 )
@@ -200,7 +201,7 @@ async def update_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     **document(
         summary="Erase a tenant",
         tag="Erasure",
-        description="Its keys stop working, then all that it holds goes. Only for an operator, and never its own tenant.",
+        description="Its keys stop working, then all that it holds goes. For an operator, and never its own tenant.",
         path=TenantPath,
         responses={200: DeletedTenant},
         errors=[NotFound, Conflict],

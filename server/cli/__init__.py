@@ -12,7 +12,7 @@ from server.cli.keys import keys
 from server.cli.migrate import migrate
 from server.cli.serve import serve
 from server.cli.tenants import tenants
-from server.cli.transfer import import_
+from server.cli.transfer import export, import_
 from server.errors import TurnstoneError
 
 
@@ -35,5 +35,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, keys, tenants, doctor, backup, restore, import_):
+for command in (serve, migrate, keys, tenants, doctor, backup, restore, import_, export):
     main.add_command(command)

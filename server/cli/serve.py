@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 from rich.markup import escape
 
@@ -56,12 +57,18 @@ async def _ensure_key(settings: Settings, address: Address) -> list[Path]:
     return [path] if path is not None else []
 
 
+def _without_secrets(database_url: str) -> str:
+    parts = conninfo_to_dict(database_url)
+    shown = {name: parts[name] for name in ("host", "port", "user", "dbname") if name in parts}
+    return make_conninfo("", **shown)
+
+
 def announce(settings: Settings, url: str, key_file: Path | None) -> None:
     """Say on standard output that the server is ready, and what to type next."""
     key = f"$(cat {shlex.quote(str(key_file))})" if key_file else "YOUR_KEY"
     facts = {
         "docs": f"{url}/docs",
-        "data": str(settings.data_dir) if settings.database_url is None else "TURNSTONE_DATABASE_URL",
+        "data": str(settings.data_dir) if settings.database_url is None else _without_secrets(settings.database_url),
         "key": str(key_file) if key_file else "the admin key made at the first start; it was not made on this machine",
     }
     command = (

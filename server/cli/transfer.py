@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from server.cli.client import SETTINGS, connect
+from server.cli.client import SETTINGS, Refused, connect
 from server.cli.options import with_settings
+from server.cli.restoring import check_whole, replacing, restore_file, save_export
 from server.cli.uploading import Counts, Sender, Uploader
 from server.log.formats import FormatError, ImportedConversation
 from server.log.formats.chatgpt import Trunk, read_chatgpt
-from server.log.formats.jsonl import read_jsonl
+from server.log.formats.jsonl import peek_header, read_jsonl
 from server.log.formats.locomo import read_locomo
 from server.log.formats.longmemeval import read_longmemeval
 from server.settings import Settings
@@ -79,9 +81,37 @@ def chatgpt(settings: Settings, file: Path, user: str | None, dry_run: bool, tru
 
 @import_.command()
 @_command
-def jsonl(settings: Settings, file: Path, user: str | None, dry_run: bool) -> None:
-    """Import JSON lines: Turnstone's own export, or one event a line."""
-    _import(settings, file, "jsonl:", lambda advance: read_jsonl(file, user, advance), dry_run)
+@click.option("--new-ids", is_flag=True, help="Make new conversations of an export even where it could be restored.")
+def jsonl(settings: Settings, file: Path, user: str | None, dry_run: bool, new_ids: bool) -> None:
+    """Import JSON lines: Turnstone's own export, or one event a line.
+
+    An export goes into an empty tenant, or the tenant that it came from, exactly as it was; this needs an admin key,
+    and nothing else writing to the tenant meanwhile. In any other tenant, or for another user, its conversations get
+    new ids and keep their old ones as origin ids.
+    """
+    with _file_errors():
+        header = peek_header(file)
+    if header is None or user is not None or new_ids or dry_run or not _restore(settings, file):
+        prefix = "jsonl:" if header is None else ""
+        _import(settings, file, prefix, lambda advance: read_jsonl(file, user, advance), dry_run)
+
+
+def _restore(settings: Settings, file: Path) -> bool:
+    """Restore an export; returns False when the tenant cannot take it as it is."""
+    counts = Counts()
+    started = time.monotonic()
+    with _file_errors():
+        check_whole(file)
+        with connect(settings) as client, _progress(file, counts) as advance:
+            try:
+                restore_file(Sender(client), file, counts, advance)
+            except Refused as error:
+                if error.code != "tenant_not_empty" or counts.events:
+                    raise
+                click.echo(f"{error.message}; they are made anew", err=True)
+                return False
+    _summary(counts, time.monotonic() - started, f"{counts.new:,} restored, {counts.known:,} already there")
+    return True
 
 
 def _import(settings: Settings, file: Path, prefix: str, read: Read, dry_run: bool) -> None:
@@ -98,10 +128,41 @@ def _import(settings: Settings, file: Path, prefix: str, read: Read, dry_run: bo
                 for conversation in read(advance):
                     uploader.upload(conversation)
                 uploader.finish()
-    seconds = time.monotonic() - started
     what = "would be imported" if dry_run else f"{counts.new:,} new, {counts.known:,} already there"
+    _summary(counts, time.monotonic() - started, what)
+
+
+def _summary(counts: Counts, seconds: float, what: str) -> None:
     rate = counts.events / seconds if seconds else 0
     click.echo(f"{counts.conversations:,} conversations, {counts.events:,} events ({what}); {rate:,.0f} events/s")
+
+
+@click.group()
+def export() -> None:
+    """Export the log to a file."""
+
+
+@export.command("jsonl")
+@with_settings(*SETTINGS)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file (mode 0600), else stdout."
+)
+@click.option("--user", help="Only this user's conversations.")
+@click.option("--conversation", help="Only the conversation with this id, and those it was forked from.")
+def export_jsonl(settings: Settings, output: Path | None, user: str | None, conversation: str | None) -> None:
+    """Export as JSON lines, from which `turnstone import jsonl` restores the very same log.
+
+    The export holds all content, and the salt that ids and hashes are made from: keep it as you keep the database. It
+    needs an admin key.
+    """
+    query = {name: value for name, value in (("user", user), ("conversation", conversation)) if value is not None}
+    with connect(settings) as client, _file_errors():
+        if output is None:
+            size = save_export(client, query, sys.stdout.buffer)
+        else:
+            with replacing(output) as file:
+                size = save_export(client, query, file)
+            click.echo(f"{output}: {size:,} bytes")
 
 
 @contextmanager

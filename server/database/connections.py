@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from server.database.address import Address
 from server.database.failures import unavailable
+from server.database.round_trip import HotConnection
 from server.database.tenant import Tenant
 
 _SET = text(
@@ -39,9 +41,10 @@ class Database:
     def __init__(self, address: Address, *, pool_size: int = 10) -> None:
         self.address = address
         self._engines: dict[str, AsyncEngine] = {}
+        self._checking: asyncio.Task[None] | None = None
         self.hot = psycopg_pool.AsyncConnectionPool(
             address.conninfo("turnstone_runtime"),
-            connection_class=psycopg.AsyncConnection,
+            connection_class=HotConnection,
             kwargs={"autocommit": True, "options": _options(address, _HOT_OPTIONS)},
             min_size=2,
             max_size=pool_size,
@@ -94,6 +97,12 @@ class Database:
                 raise answer from error
             raise
 
+    def suspect(self) -> None:
+        """Look at every idle connection, since one has just failed: after a crash all are dead, one failure each."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self.hot.check(), name="check connections")
+            self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def _engine(self, role: str) -> AsyncEngine:
         if role not in self._engines:
             conninfo = self.address.conninfo(role)
@@ -109,6 +118,7 @@ class Database:
                 max_overflow=4,
                 pool_timeout=5,
                 pool_pre_ping=True,
+                hide_parameters=True,  # an error's text goes to the log, and what users wrote must not
             )
         return self._engines[role]
 
@@ -120,13 +130,14 @@ def _options(address: Address, extra: str, role: str = "turnstone_runtime") -> s
 
 
 @asynccontextmanager
-async def hot_connection(database: Database) -> AsyncIterator[psycopg.AsyncConnection]:
+async def hot_connection(database: Database) -> AsyncIterator[HotConnection]:
     """Borrow a bare connection; raises DatabaseUnavailable when there is none or it breaks."""
     try:
         async with database.hot.connection() as connection:
             yield connection
     except Exception as error:
         if answer := unavailable(error):
+            database.suspect()
             raise answer from error
         raise
 

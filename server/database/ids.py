@@ -55,16 +55,19 @@ def parse_event_id(text: str) -> EventId | None:
     return EventId(UUID(hex=match[1]), int(match[2])) if match else None
 
 
-def uuid7() -> UUID:
+def uuid7(after: UUID | None = None) -> UUID:
     """Return a UUIDv7 (RFC 9562, method 3): 48 bits of milliseconds, 12 bits of sub-millisecond, random bits.
 
-    Within one process each is greater than the one before, so ids sort as they were made.
+    Within one process each is greater than the one before, so ids sort as they were made; and greater than ``after``,
+    which a server whose clock is ahead may have made.
     """
     global _last
     nanoseconds = time.time_ns()
     stamp = (nanoseconds // 1_000_000) << 12 | (nanoseconds % 1_000_000) * 4096 // 1_000_000
     with _lock:
         _last = stamp = max(stamp, _last + 1)
+    if after is not None:
+        stamp = max(stamp, ((after.int >> 80) << 12 | (after.int >> 64 & 0xFFF)) + 1)
     random = int.from_bytes(os.urandom(8))
     return UUID(int=(stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | random & (1 << 62) - 1)
 

@@ -17,11 +17,13 @@ import psycopg
 
 from server.database.connections import SET_TENANT, Database, hot_connection
 from server.database.ids import ConversationId, EventId, keyed_hash
+from server.database.round_trip import SETTING_TENANT, HotConnection, array, round_trip
 from server.database.tenant import Tenant
 from server.errors import DatabaseUnavailable, IdConflict, IdempotencyMismatch, NotFound, StaleHead
 from server.log import statements
 from server.log.events import NewEvent, digest
 from server.log.lineage import Lineage
+from server.operations import metrics
 
 MAX_BATCH_REQUESTS = 256
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -126,7 +128,9 @@ class Appender:
         the events are stored or not, never half, and the same request with the same Idempotency-Key settles it.
         """
         if any(event.id is not None for event in events):
-            return await self._append_named(tenant, conversation, events, expected_head, idempotency)
+            named = await self._append_named(tenant, conversation, events, expected_head, idempotency)
+            metrics.observe_append(len(events), replayed=named.replayed)
+            return named
         size = sum(event.size for event in events)
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise DatabaseUnavailable("too many appends are waiting for the database; try again", retry_after=1)
@@ -134,7 +138,9 @@ class Appender:
         self._waiting.append(_Request(tenant, conversation, events, expected_head, idempotency, size, future))
         self._waiting_bytes += size
         self._start_lane()
-        return await future
+        appended = await future
+        metrics.observe_append(len(events), replayed=appended.replayed)
+        return appended
 
     async def drain(self) -> None:
         """Wait until everything that was accepted is answered."""
@@ -152,14 +158,22 @@ class Appender:
         await asyncio.sleep(0)
         while batch := self._take():
             try:
-                await self._commit(batch)
-            except Exception as error:
-                for unit in batch:
-                    for request in unit.requests:
-                        if not request.answer.done():
-                            request.answer.set_exception(error)
+                await self._commit_each(batch)
             finally:
                 self._busy.difference_update(unit.requests[0].conversation for unit in batch)
+
+    async def _commit_each(self, batch: list[_Unit]) -> None:
+        """Commit a batch as one; when that fails though the database is there, let no unit suffer for another."""
+        try:
+            await self._commit(batch)
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
+                for unit in batch:
+                    await self._commit_each([unit])
+                return
+            for request in (request for unit in batch for request in unit.requests):
+                if not request.answer.done():
+                    request.answer.set_exception(error)
 
     def _take(self) -> list[_Unit]:
         """Take the next batch: one tenant's oldest requests, of conversations that no other lane is writing to."""
@@ -343,26 +357,18 @@ def _parameters(tenant: Tenant, units: list[dict[str, Any]], rows: list[_Row]) -
 
 
 async def _transact(
-    connection: psycopg.AsyncConnection[Any],
+    connection: HotConnection,
     tenant: Tenant,
     lock: list[ConversationId],
     units: list[dict[str, Any]],
     rows: list[_Row],
-) -> list[Any]:
-    """Send the whole transaction in one round trip; its last answer is the commit's."""
-    try:
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            await connection.execute(SET_TENANT, (str(tenant.id),))
-            if lock:
-                await connection.execute(statements.LOCK, ([c.user_key for c in lock], [c.uuid for c in lock]))
-            cursor = await connection.execute(statements.WRITE, _parameters(tenant, units, rows))
-            await connection.execute("COMMIT")
-        return await cursor.fetchall()
-    except psycopg.Error:
-        if not connection.closed:
-            await connection.rollback()
-        raise
+) -> list[tuple[Any, ...]]:
+    calls = [SETTING_TENANT({"tenant": tenant.id})]
+    if lock:
+        keys, ids = zip(*lock, strict=True)
+        calls.append(statements.LOCKING({"keys": array(keys), "ids": array(ids)}))
+    calls.append(statements.WRITING({"tenant": tenant.id, "units": _encode(units), "events": _encode(rows)}))
+    return await round_trip(connection, calls)
 
 
 def _outcome(request: _Request, result: tuple[Any, ...]) -> Appended:

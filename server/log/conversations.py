@@ -262,7 +262,7 @@ async def fork(
 
     Nothing is copied. Raises NotFound, and InvalidInput for a seq beyond the head or a lineage of over 10,000 owners.
     """
-    uuid = uuid7()
+    uuid = uuid7(after=at.uuid)  # an export lists conversations by id, and a parent comes before its forks
     async with database.transaction(tenant) as connection:
         # Shared, so that the parent cannot be deleted between our look at it and our commit.
         query = sa.select(table).where(visible(tenant, at)).with_for_update(read=True)

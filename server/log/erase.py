@@ -16,9 +16,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schema.tables import api_key
+from schema.tables import api_key, end_user, erasure, event, idempotency
 from schema.tables import conversation as table
-from schema.tables import end_user, erasure, event, idempotency
 from schema.tables import tenant as tenant_table
 from server.database.connections import Database
 from server.database.ids import ConversationId, keyed_hash, user_key, uuid7

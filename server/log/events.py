@@ -46,7 +46,11 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_de
     ] = None
     metadata: Annotated[
         Raw | UnsetType,
-        Meta(description="A JSON object of your own, up to 64 KiB, kept verbatim.", examples=[{"client": "ios"}]),
+        Meta(
+            description="A JSON object of your own, up to 64 KiB, kept verbatim.",
+            examples=[{"client": "ios"}],
+            extra_json_schema={"type": "object"},
+        ),
     ] = UNSET
 
     @property
@@ -141,7 +145,7 @@ def _validate_size(event: NewEvent, at: str, max_bytes: int) -> None:
 
 
 def digest(salt: bytes, event: NewEvent) -> bytes:
-    """Return a keyed hash of an event's body, equal for equal meaning: key order and white space do not count."""
+    """Return a keyed hash of an event's body, equal for equal meaning: key order, white space, escapes do not count."""
     labels = (event.type, event.role, event.name, event.call_id, event.session, event.run_id)
     when = event.occurred_at.isoformat() if event.occurred_at else ""
     body = (_canonical(event.content), _canonical(event.metadata))
@@ -150,7 +154,7 @@ def digest(salt: bytes, event: NewEvent) -> bytes:
 
 def _canonical(text: Raw | UnsetType) -> bytes:
     data = raw(text)
-    if data[:1] not in (b"{", b"["):
+    if data[:1] not in (b"{", b"[", b'"'):
         return data
     try:
         return msgspec.json.encode(msgspec.json.decode(data), order="sorted")

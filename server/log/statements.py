@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from server.database.round_trip import Statement
+
 # In order of id, so that two batches that share conversations cannot wait for each other in a circle.
 LOCK: Final = """
 SELECT c.head FROM conversation c
@@ -27,7 +29,9 @@ WITH unit AS MATERIALIZED (
     FROM unit u JOIN idempotency i ON i.user_key = u.user_key AND i.key_digest = u.key AND i.tenant_id = %(tenant)s
 ), bumped AS (
     UPDATE conversation c
-    SET head = c.head + u.n, recorded_at = greatest(c.recorded_at, clock_timestamp())
+    -- A retry that adds nothing is no event, and leaves the time of the last one alone.
+    SET head = c.head + u.n,
+        recorded_at = CASE WHEN u.n = 0 THEN c.recorded_at ELSE greatest(c.recorded_at, clock_timestamp()) END
     FROM unit u
     WHERE c.user_key = u.user_key AND c.id = u.id AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
       AND (u.expected IS NULL OR u.expected = c.head)
@@ -67,3 +71,7 @@ TAKEN: Final = """
 SELECT e.client_key, e.client_digest, e.conversation, e.seq FROM event e
 WHERE e.user_key = %s AND e.conversation = ANY(%s::uuid[]) AND e.client_key = ANY(%s::bytea[]) AND e.tenant_id = %s
 """
+
+# The same for a round trip.
+LOCKING: Final = Statement(LOCK.replace("%s::bigint", "%(keys)s::bigint").replace("%s::uuid", "%(ids)s::uuid"))
+WRITING: Final = Statement(WRITE)

@@ -34,7 +34,12 @@ class StoredEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     session: Annotated[str | None, Meta(description="The caller's label for this stretch.")] = None
     run_id: Annotated[str | None, Meta(description="The agent run it belongs to.")] = None
     metadata: Annotated[
-        Raw | UnsetType, Meta(description="The caller's own object, verbatim.", examples=[{"client": "ios"}])
+        Raw | UnsetType,
+        Meta(
+            description="The caller's own object, verbatim.",
+            examples=[{"client": "ios"}],
+            extra_json_schema={"type": "object"},
+        ),
     ] = UNSET
     occurred_at: Annotated[
         datetime, Meta(tz=True, description="When it happened, says the caller.", examples=["2026-05-04T09:00:00Z"])

@@ -88,6 +88,15 @@ def observe_request(route: str, method: str, status: int, seconds: float) -> Non
     child.observe(seconds)
 
 
+def observe_append(events: int, *, replayed: bool) -> None:
+    """Count one append that was answered, with how many events it named."""
+    if replayed:
+        REPLAYS.inc()
+    else:
+        APPENDS.inc()
+        EVENTS.inc(events)
+
+
 def observe_process(database: Database) -> None:
     """Take the figures that are read rather than counted; called every few seconds in each process."""
     stats = database.hot.get_stats()

@@ -19,9 +19,10 @@ START = 30.0  # seconds
 class Serve:
     """``turnstone serve`` on a data directory and a port; its output goes to files beside the data directory."""
 
-    def __init__(self, data_dir: Path, port: int, *flags: str) -> None:
+    def __init__(self, data_dir: Path, port: int, *flags: str, durable: bool = False) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (data_dir / "postgres.conf").write_text("fsync = off\n")  # these tests pull no plug
+        if not durable:
+            (data_dir / "postgres.conf").write_text("fsync = off\n")  # these tests pull no plug
         self.url = f"http://127.0.0.1:{port}"
         self.data_dir = data_dir
         self.output = data_dir.parent / f"{data_dir.name}.out"

@@ -65,13 +65,13 @@ class ImportedConversation(msgspec.Struct, kw_only=True):
     `origin_id` finds the same conversation when the file is imported again. A branch names its parent's `origin_id` in
     `fork_of` (a parent comes before its forks in the file) and the last event it shares in `fork_at`, which the parent
     holds itself or has from its own parent; `fork_at` None with `fork_of` set: the branch shares no event.
-    A `deleted` one is there only for what its forks share of it. `metadata` is an object, or its JSON text as it was.
+    A `deleted` one is there only for what its forks share of it.
     `events` can be walked once, before the next conversation is asked for.
     """
 
     origin_id: str
     user: str | None = None
-    metadata: dict[str, str] | msgspec.Raw = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     fork_of: str | None = None
     fork_at: str | None = None
     deleted: bool = False

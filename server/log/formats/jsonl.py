@@ -40,16 +40,19 @@ class _Line(msgspec.Struct, tag_field="kind", omit_defaults=True, forbid_unknown
 class Header(_Line, tag="header", kw_only=True):
     """The first line. `salt` is the tenant's, in hexadecimal, from which ids and hashes are made."""
 
-    format: Literal["turnstone-jsonl"]
-    version: int
-    salt: str | None = None
+    format: Annotated[Literal["turnstone-jsonl"], Meta(description="The format's name.")]
+    version: Annotated[int, Meta(description="The format's version.")]
+    salt: Annotated[
+        str | None,
+        Meta(description="The tenant's salt, in hexadecimal; absent in an export of one user or conversation."),
+    ] = None
 
 
 class UserLine(_Line, tag="user", kw_only=True):
     """An end user, who may have no conversation."""
 
-    id: str
-    created_at: Timestamp
+    id: Annotated[str, Meta(description="The user, in the caller's words.")]
+    created_at: Annotated[Timestamp, Meta(description="When it was first named.")]
 
 
 class ConversationLine(_Line, tag="conversation", kw_only=True):
@@ -60,22 +63,29 @@ class ConversationLine(_Line, tag="conversation", kw_only=True):
     that is not shared); events up to `floor` are gone by retention. A deleted one is kept for what its forks share.
     """
 
-    id: str
-    origin_id: str | None = None
-    user: str | None = None
-    parent: str | None = None
-    fork_seq: Position | None = None
-    lineage: list[tuple[str, Seq]] | None = None
-    created_at: Timestamp
-    recorded_at: Timestamp
-    deleted_at: Timestamp | None = None
-    metadata: Raw | UnsetType = UNSET
-    metadata_text: str | None = None
-    retention_days: int | None = None
-    head: Position
-    first: Seq | None = None
-    floor: Position = 0
-    epoch: Position = 0
+    id: Annotated[str, Meta(description="The conversation's id.")]
+    origin_id: Annotated[str | None, Meta(description="Its id where it came from.")] = None
+    user: Annotated[str | None, Meta(description="The user it belongs to.")] = None
+    parent: Annotated[str | None, Meta(description="The conversation it is a fork of.")] = None
+    fork_seq: Annotated[Position | None, Meta(description="The last seq that it shares with its parent.")] = None
+    lineage: Annotated[
+        list[tuple[str, Seq]] | None,
+        Meta(description="Who owns what it shares, as [id, last seq], when the parent is not in the file."),
+    ] = None
+    created_at: Annotated[Timestamp, Meta(description="When it was created.")]
+    recorded_at: Annotated[Timestamp, Meta(description="When its last event was recorded.")]
+    deleted_at: Annotated[Timestamp | None, Meta(description="When it was deleted.")] = None
+    metadata: Annotated[Raw | UnsetType, Meta(description="Its metadata, verbatim; absent when it is `{}`.")] = UNSET
+    metadata_text: Annotated[str | None, Meta(description="The metadata as a string, when it holds line breaks.")] = (
+        None
+    )
+    retention_days: Annotated[Annotated[int, Meta(ge=1, le=36500)] | None, Meta(description="Its own retention.")] = (
+        None
+    )
+    head: Annotated[Position, Meta(description="Its last seq.")]
+    first: Annotated[Seq | None, Meta(description="The first seq that the file holds of it.")] = None
+    floor: Annotated[Position, Meta(description="Events up to this seq are gone by retention.")] = 0
+    epoch: Annotated[Position, Meta(description="How often something in it was erased.")] = 0
 
 
 class EventLine(_Line, tag="event", kw_only=True):
@@ -86,48 +96,58 @@ class EventLine(_Line, tag="event", kw_only=True):
     caller's own id; `client_key` that of an id that is erased. With `erased_at` it is a tombstone, without content.
     """
 
-    conversation: str
-    seq: Seq
-    type: EventType
-    role: Role | None = None
-    name: str | None = None
-    id: str | None = None
-    client_key: Hash | None = None
-    client_digest: Hash | None = None
-    call_id: str | None = None
-    session: str | None = None
-    run_id: str | None = None
-    content: Raw | UnsetType = UNSET
-    content_text: str | None = None
-    metadata: Raw | UnsetType = UNSET
-    metadata_text: str | None = None
-    occurred_at: Timestamp | None = None
-    recorded_at: Timestamp
-    erased_at: Timestamp | None = None
+    conversation: Annotated[str, Meta(description="The conversation that appended it.")]
+    seq: Annotated[Seq, Meta(description="Its position there.")]
+    type: Annotated[EventType, Meta(description="What kind of event it is.")]
+    role: Annotated[Role | None, Meta(description="Who speaks.")] = None
+    name: Annotated[str | None, Meta(description="The speaker's name, or the tool's.")] = None
+    id: Annotated[str | None, Meta(description="The caller's own id.")] = None
+    client_key: Annotated[Hash | None, Meta(description="The keyed hash of a caller's id that is erased.")] = None
+    client_digest: Annotated[
+        Hash | None, Meta(description="The keyed hash of the body that came with the caller's id.")
+    ] = None
+    call_id: Annotated[str | None, Meta(description="Joins a tool call and its results.")] = None
+    session: Annotated[str | None, Meta(description="The caller's label for this stretch.")] = None
+    run_id: Annotated[str | None, Meta(description="The agent run it belongs to.")] = None
+    content: Annotated[Raw | UnsetType, Meta(description="Its content, verbatim.")] = UNSET
+    content_text: Annotated[str | None, Meta(description="The content as a string, when it holds line breaks.")] = None
+    metadata: Annotated[Raw | UnsetType, Meta(description="Its metadata, verbatim.")] = UNSET
+    metadata_text: Annotated[str | None, Meta(description="The metadata as a string, when it holds line breaks.")] = (
+        None
+    )
+    occurred_at: Annotated[
+        Timestamp | None, Meta(description="When it happened; absent when that is `recorded_at`.")
+    ] = None
+    recorded_at: Annotated[Timestamp, Meta(description="When it was recorded.")]
+    erased_at: Annotated[Timestamp | None, Meta(description="When its content was erased.")] = None
 
 
 class ErasureLine(_Line, tag="erasure", kw_only=True):
     """The proof that something was erased; it holds no text and names nobody."""
 
-    id: Hash
-    user_key: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-    scope: Literal["event", "conversation", "user", "retention", "tenant"]
-    conversation: Hash | None = None
-    user_digest: Hash | None = None
-    first_seq: int | None = None
-    last_seq: int | None = None
-    events: Position
-    actor: str
-    created_at: Timestamp
+    id: Annotated[Hash, Meta(description="The record's id.")]
+    user_key: Annotated[
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$")], Meta(description="The shard key of what was erased.")
+    ]
+    scope: Annotated[
+        Literal["event", "conversation", "user", "retention", "tenant"], Meta(description="What was erased.")
+    ]
+    conversation: Annotated[Hash | None, Meta(description="Where, for an event or a conversation.")] = None
+    user_digest: Annotated[Hash | None, Meta(description="The keyed hash of the user's name.")] = None
+    first_seq: Annotated[int | None, Meta(description="The first seq that was erased.")] = None
+    last_seq: Annotated[int | None, Meta(description="The last seq that was erased.")] = None
+    events: Annotated[Position, Meta(description="How many events were erased.")]
+    actor: Annotated[str, Meta(description="The key that asked, or `retention`.")]
+    created_at: Annotated[Timestamp, Meta(description="When it was erased.")]
 
 
 class EndLine(_Line, tag="end", kw_only=True):
     """The last line: how many lines of each kind came before it."""
 
-    users: Position
-    conversations: Position
-    events: Position
-    erasures: Position
+    users: Annotated[Position, Meta(description="How many user lines.")]
+    conversations: Annotated[Position, Meta(description="How many conversation lines.")]
+    events: Annotated[Position, Meta(description="How many event lines.")]
+    erasures: Annotated[Position, Meta(description="How many erasure lines.")]
 
 
 Line = Header | UserLine | ConversationLine | EventLine | ErasureLine | EndLine
@@ -156,7 +176,7 @@ _encoder = msgspec.json.Encoder()
 _line_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _generic_decoder = msgspec.json.Decoder(_GenericEvent)
 _kind_decoder = msgspec.json.Decoder(_Kind)
-_metadata_decoder = msgspec.json.Decoder(dict[str, Any])
+_metadata_decoder = msgspec.json.Decoder(dict[str, Raw])  # so that numbers stay as they are written
 _raw_decoder = msgspec.json.Decoder(Raw)
 
 
@@ -240,12 +260,21 @@ def read_jsonl(path: Path, user: str | None = None, progress: Progress | None = 
     From an export every event keeps its place: one without an id gets `seq-<seq>`, an erased one becomes an `erasure`
     without content. The events of a conversation are read from the file as they are walked.
     """
+    yield from (_read_generic if peek_header(path) is None else _read_export)(path, user, progress)
+
+
+def peek_header(path: Path) -> Header | None:
+    """The header of Turnstone's own export, None for generic lines and an empty file; raises FormatError."""
     first = next(_raw_lines(path, None), None)
     if first is None:
-        return
+        return None
     with problems_at(path, f"line {first[0]}"):
-        kind = _kind_decoder.decode(first[1]).kind
-    yield from (_read_generic if kind is None else _read_export)(path, user, progress)
+        if _kind_decoder.decode(first[1]).kind is None:
+            return None
+        line = decode_line(first[1])
+        if not isinstance(line, Header):
+            raise ValueError("the header must be the first line, and only that")
+        return line
 
 
 def _raw_lines(path: Path, progress: Progress | None) -> Iterator[tuple[int, bytes]]:
@@ -319,7 +348,7 @@ def _read_export(path: Path, user: str | None, progress: Progress | None) -> Ite
         yield ImportedConversation(
             origin_id=origin,
             user=user or conversation.user,
-            metadata=Raw(b"{}" if metadata is None else metadata.encode()),
+            metadata={} if metadata is None else _metadata_decoder.decode(metadata),
             fork_of=None if parent is None else origins[parent],
             fork_at=forks.get(conversation_id),
             deleted=conversation.deleted_at is not None,
@@ -336,7 +365,7 @@ def _shown_parent(conversation: ConversationLine) -> str | None:
 
 def _event(line: EventLine) -> ImportedEvent:
     text = stored_text(line.metadata, line.metadata_text)
-    metadata = None if text is None else _metadata_decoder.decode(text)
+    metadata: dict[str, Any] | None = None if text is None else _metadata_decoder.decode(text)
     if line.erased_at is not None:
         metadata = {"erased_at": line.erased_at, "erased_type": line.type}
     content = stored_text(line.content, line.content_text)
