@@ -10,6 +10,7 @@ from litestar import Litestar
 
 from server.access.authenticate import Authenticator
 from server.api import conversations, docs, events, failures, health, keys, stream, tenants, transfer, users
+from server.api.edge import keep_encoded
 from server.api.options import options
 from server.api.services import Services
 from server.database.address import Address
@@ -71,6 +72,7 @@ def create_app(settings: Settings, address: Address) -> Litestar:
         request_max_body_size=settings.max_request_bytes,
         logging_config=None,
     )
+    app.asgi_handler = keep_encoded(app.asgi_handler)
     app.state.services = parts
     app.state.stopping = asyncio.Event()
     return observe(app, settings.log_requests)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.enums import MediaType
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, InternalServerException
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.access.caller import Caller
 from server.api.json_text import check_text
@@ -50,7 +51,7 @@ def header(request: Call, name: bytes) -> str | None:
 
 
 async def read_body(request: Call) -> bytes:
-    """Return the whole body; raises TooLarge before it is read whole."""
+    """Return the whole body; raises TooLarge before it is read whole, and BadRequest when the client leaves."""
     try:
         return await request.body()
     except ClientException as error:
@@ -58,6 +59,8 @@ async def read_body(request: Call) -> bytes:
             limit = services(request).settings.max_request_bytes
             raise TooLarge(f"the request is larger than {limit} bytes; send fewer events at once") from None
         raise
+    except InternalServerException:  # so Litestar calls a client that is gone, which is no failure of the server
+        raise BadRequest("the connection ended before the body did; nothing was stored") from None
 
 
 async def decode(request: Call, decoder: msgspec.json.Decoder[T]) -> T:
@@ -93,9 +96,37 @@ def read_query(request: Call, shape: type[T]) -> T:
         raise _named(error) from None
 
 
+def keep_encoded(app: ASGIApp) -> ASGIApp:
+    """Route by the path as it was sent, so that an encoded slash is part of a name.
+
+    Decoded, ``/v1/users/ada%2F`` would be ``/v1/users/ada/``, which is the same route as ``/v1/users/ada``: erasing the
+    one user would erase the other. So path parameters arrive encoded; ``decoded`` reads them.
+    """
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        kind: str = scope["type"]
+        if kind == "http":
+            scope["path"] = scope["raw_path"].decode("latin-1")
+        await app(scope, receive, send)
+
+    return route
+
+
+def decoded(text: str) -> str:
+    """Return a path parameter as it was meant; raises NotFound for one that no name can be."""
+    if "%" in text:
+        try:
+            text = unquote(text, errors="strict")
+        except UnicodeDecodeError:
+            raise NotFound("the path is not UTF-8") from None
+    if "\0" in text:
+        raise NotFound("U+0000 has no place in a path")
+    return text
+
+
 def conversation_id(text: str) -> ConversationId:
-    """Return the parts of a conversation id; raises NotFound, as for one that does not exist."""
-    found = parse_conversation_id(text)
+    """Return the parts of a conversation id in a path; raises NotFound, as for one that does not exist."""
+    found = parse_conversation_id(decoded(text))
     if found is None:
         raise NotFound("no such conversation")
     return found
@@ -107,7 +138,7 @@ def _named(error: msgspec.ValidationError) -> InvalidInput:
     match = _PATH.search(message)
     if match:
         return InvalidInput(message[: match.start()], param=match[1] or None)
-    unknown = re.search(r"unknown field `([^`]*)`", message)
+    unknown = re.search(r"(?:unknown|required) field `([^`]*)`", message)
     return InvalidInput(message, param=unknown[1] if unknown else None)
 
 

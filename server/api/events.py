@@ -11,7 +11,18 @@ from litestar.params import FromPath
 from msgspec import Meta
 
 from server.api.documentation import Answer, document
-from server.api.edge import Call, admit, conversation_id, decode_bytes, header, read_body, read_query, reply, services
+from server.api.edge import (
+    Call,
+    admit,
+    conversation_id,
+    decode_bytes,
+    decoded,
+    header,
+    read_body,
+    read_query,
+    reply,
+    services,
+)
 from server.errors import Conflict, InvalidInput, NotFound
 from server.log.append import Idempotency
 from server.log.erase import erase_event
@@ -214,9 +225,8 @@ def parse_as_of(text: str | None) -> int | datetime | None:
 )
 async def get_event(request: Call, conversation: FromPath[str], event: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "read")
-    if "\0" in event:
-        raise NotFound("no such event")
-    return reply(await read_event(services(request).database, caller.tenant, conversation_id(conversation), event))
+    at = conversation_id(conversation)
+    return reply(await read_event(services(request).database, caller.tenant, at, decoded(event)))
 
 
 @delete(
@@ -234,8 +244,7 @@ async def delete_event(request: Call, conversation: FromPath[str], event: FromPa
     caller = await admit(request, "erase")
     parts = services(request)
     at = conversation_id(conversation)
-    if "\0" in event:
-        raise NotFound("no such event")
+    event = decoded(event)
     found = await read_event(parts.database, caller.tenant, at, event)
     erased = await erase_event(parts.database, caller.tenant, at, found.seq, actor=caller.actor)
     for changed in erased:

@@ -17,7 +17,7 @@ from server.access.key_format import parse_id
 from server.access.keys import Key
 from server.access.tenants import find_tenant, wire_id
 from server.api.documentation import Answer, document
-from server.api.edge import Call, admit, decode, read_query, reply, services
+from server.api.edge import Call, admit, decode, decoded, read_query, reply, services
 from server.errors import InvalidInput, NotFound
 
 _KEY_ID = "key_0196996af0f07c3a9f4e5d6c7b8a9012"
@@ -227,7 +227,7 @@ async def list_keys(request: Call) -> Response[bytes]:
 async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
     tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
-    return reply(present(await keys.get_key(services(request).database, tenant_id, key)))
+    return reply(present(await keys.get_key(services(request).database, tenant_id, decoded(key))))
 
 
 @delete(
@@ -245,7 +245,7 @@ async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
 async def revoke_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
     tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
-    return reply(present(await keys.revoke_key(services(request).database, tenant_id, key)))
+    return reply(present(await keys.revoke_key(services(request).database, tenant_id, decoded(key))))
 
 
 HANDLERS = [create_key, list_keys, get_key, revoke_key]

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from server.access import tenants
 from server.access.tenants import MAX_RETENTION_DAYS, NAME_PATTERN, UNCHANGED, TenantRow
 from server.api.documentation import Answer, document
-from server.api.edge import Call, admit, decode, read_query, reply, services
+from server.api.edge import Call, admit, decode, decoded, read_query, reply, services
 from server.errors import Conflict, Forbidden, InvalidInput, NotFound
 from server.log.erase import erase_tenant
 
@@ -163,7 +163,7 @@ async def list_tenants(request: Call) -> Response[bytes]:
 )
 async def get_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
-    return reply(present(await tenants.find_tenant(services(request).database, tenant, caller=caller.tenant)))
+    return reply(present(await tenants.find_tenant(services(request).database, decoded(tenant), caller=caller.tenant)))
 
 
 @post(
@@ -183,7 +183,7 @@ async def update_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     caller = await admit(request, "admin")
     command = await decode(request, _update)
     database = services(request).database
-    found = await tenants.find_tenant(database, tenant, caller=caller.tenant)
+    found = await tenants.find_tenant(database, decoded(tenant), caller=caller.tenant)
     if command.name is not UNSET and not caller.tenant.operator:
         # Whether a name is taken would tell a tenant which others exist.
         raise Forbidden("only an operator may rename a tenant", param="name")
@@ -211,7 +211,7 @@ async def delete_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     caller = await admit(request, "admin")
     caller.require_operator()
     database = services(request).database
-    found = await tenants.find_tenant(database, tenant, caller=caller.tenant)
+    found = await tenants.find_tenant(database, decoded(tenant), caller=caller.tenant)
     if found.tenant.operator:
         raise Conflict("an operator's tenant cannot be erased over the API: its keys manage the others", param="tenant")
     await erase_tenant(database, found.tenant, actor=caller.actor)

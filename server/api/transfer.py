@@ -84,7 +84,7 @@ async def export_log(request: Call) -> Stream:
         ),
         request=Line,
         request_media_type=NDJSON,
-        examples={"the header": {"kind": "header", "format": "turnstone-jsonl", "version": 1}},
+        examples={"the header": {"kind": "header", "format": "turnstone-jsonl", "version": 1, "salt": "5f" * 32}},
         responses={200: ImportReply},
         errors=[BadRequest, InvalidInput, TooLarge, Conflict, TenantNotEmpty],
     ),

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from schema.vocabulary import ErasureScope
 from server.api.documentation import document
-from server.api.edge import Call, admit, read_query, reply, services
+from server.api.edge import Call, admit, decoded, read_query, reply, services
 from server.database.ids import ConversationId
 from server.errors import InvalidInput, NotFound
 from server.log import conversations, erase, retention
@@ -124,7 +124,7 @@ async def list_users(request: Call) -> Response[bytes]:
 
 
 @delete(
-    "/v1/users/{user:path}",
+    "/v1/users/{user:str}",
     **document(
         summary="Erase a user",
         tag="Erasure",
@@ -136,9 +136,7 @@ async def list_users(request: Call) -> Response[bytes]:
 )
 async def delete_user(request: Call, user: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "erase")
-    name = user.removeprefix("/")
-    if not name or "\0" in name:
-        raise NotFound("no such user")
+    name = decoded(user)
     events = await erase.erase_user(services(request).database, caller.tenant, name, actor=caller.actor)
     return reply(DeletedUser(id=name, events=events))
 

@@ -63,7 +63,7 @@ def restore_file(send: Sender, path: Path, counts: Counts, advance: Callable[[in
             continue
         if size + len(data) > CHUNK and len(chunk) > 1:
             _send(send, chunk, counts)
-            chunk = [header] if isinstance(line, EventLine) else [header]
+            chunk = [header, conversation] if isinstance(line, EventLine) else [header]
             size = sum(map(len, chunk))
         if isinstance(line, ConversationLine):
             conversation = data

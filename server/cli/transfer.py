@@ -144,9 +144,7 @@ def export() -> None:
 
 @export.command("jsonl")
 @with_settings(*SETTINGS)
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file (mode 0600), else stdout."
-)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file (mode 0600), else stdout.")
 @click.option("--user", help="Only this user's conversations.")
 @click.option("--conversation", help="Only the conversation with this id, and those it was forked from.")
 def export_jsonl(settings: Settings, output: Path | None, user: str | None, conversation: str | None) -> None:

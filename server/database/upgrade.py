@@ -5,6 +5,7 @@ Also checks what the database must be before anything is created in it: PostgreS
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -24,6 +25,24 @@ from server.errors import DatabaseRefused, DatabaseUnavailable
 MINIMUM_POSTGRES = 160000
 MINIMUM_PGVECTOR = (0, 8, 4)
 _LOCK = 0x7475726E73746F6E  # "turnston": one upgrade at a time in a database
+_LOCKS_TIMEOUT = 60.0  # seconds
+
+# What the statements of schema/security.py act on, as one value; beside it, what it was after they last ran.
+_SECURITY = sqlalchemy.text(
+    """
+    SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM (
+        SELECT concat_ws('|', nspname, nspacl) FROM pg_namespace WHERE nspname = 'public'
+        UNION ALL SELECT concat_ws('|', relname, relacl, relrowsecurity) FROM pg_class
+            WHERE relnamespace = CAST('public' AS regnamespace) AND relkind IN ('r', 'p')
+        UNION ALL SELECT concat_ws('|', CAST(attrelid AS regclass), attname, attacl, attstattarget) FROM pg_attribute
+            JOIN pg_class ON pg_class.oid = attrelid
+            WHERE relnamespace = CAST('public' AS regnamespace) AND relkind IN ('r', 'p') AND attnum > 0
+        UNION ALL SELECT concat_ws('|', tablename, policyname, permissive, roles, cmd, qual, with_check)
+            FROM pg_policies WHERE schemaname = 'public'
+    ) AS state(line)
+    """
+)
+_SECURED = sqlalchemy.text("SELECT obj_description(CAST('alembic_version' AS regclass), 'pg_class')")
 
 
 def migrations() -> Config:
@@ -124,14 +143,39 @@ def _upgrade(connection: sqlalchemy.Connection) -> bool:
         if current != newest:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        for statement in security.statements():
-            connection.execute(sqlalchemy.text(statement))
-        connection.commit()
+        _secure(connection)
     finally:
         connection.rollback()
         connection.execute(sqlalchemy.text("RESET ROLE"))
         connection.commit()
     return current != newest
+
+
+def _secure(connection: sqlalchemy.Connection) -> None:
+    """Bring grants and policies to what they should be, if they are not.
+
+    That takes the strongest lock on every table, so it is done only when needed, and it gives up before PostgreSQL
+    would look for a deadlock and might choose somebody's append as its victim.
+    """
+    statements = security.statements()
+    wanted = hashlib.sha256("\n".join(statements).encode()).hexdigest()
+    deadline = time.monotonic() + _LOCKS_TIMEOUT
+    while connection.scalar(_SECURED) != f"{wanted} {connection.scalar(_SECURITY)}":
+        try:
+            connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '300ms'"))
+            for statement in statements:
+                connection.execute(sqlalchemy.text(statement))
+            found = connection.scalar(_SECURITY)
+            connection.execute(sqlalchemy.text(f"COMMENT ON TABLE alembic_version IS '{wanted} {found}'"))
+            connection.commit()
+        except sqlalchemy.exc.OperationalError as error:
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"the tables could not be locked for {_LOCKS_TIMEOUT:.0f} s to set grants and policies; end long "
+                    "transactions (pg_stat_activity) and start again"
+                ) from error
+            time.sleep(0.2)
 
 
 def _prepare(connection: sqlalchemy.Connection) -> None:

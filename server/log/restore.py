@@ -158,7 +158,7 @@ async def _adopt_salt(database: Database, tenant: Tenant, salt: bytes) -> None:
 async def _is_empty(connection: AsyncConnection, tenant: Tenant) -> bool:
     for table in (conversation, end_user, erasure):
         if await connection.scalar(sa.select(1).select_from(table).where(table.c.tenant_id == tenant.id).limit(1)):
-            return part.id.uuid in erased_conversations
+            return False
     return True
 
 
@@ -177,7 +177,7 @@ async def _write(connection: AsyncConnection, tenant: Tenant, chunk: Chunk) -> R
         here = known.get(part.id)
         erased_at = erased_users.get(part.line.user or "")
         if here is None and (
-            False
+            part.id.uuid in erased_conversations
             or (erased_at is not None and parse_time(part.line.created_at) < erased_at)
         ):
             continue

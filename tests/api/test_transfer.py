@@ -231,6 +231,8 @@ async def test_what_was_erased_since_the_export_stays_erased(source: Server, tmp
     assert (await source.client.delete(f"/v1/conversations/{mains['ada']}/events/mine")).is_success
     assert (await source.client.delete(f"/v1/conversations/{mains['böb']}")).is_success
     assert (await source.client.delete("/v1/users/Zo%C3%AB%20%F0%9F%98%80")).is_success
+    leaf = next(one for one in await source.conversations(user="ada") if one["forked_from"] and one["head"] == 2)
+    assert (await source.client.delete(f"/v1/conversations/{leaf['id']}")).is_success  # its row is gone at once
     after = await source.export()
     await source.import_("jsonl", file)
     assert await source.export() == after

@@ -599,7 +599,10 @@ def test_export_is_imported_with_forks_and_tombstones_in_their_places(tmp_path: 
         ("seq-2", "erasure", None),
         ("seq-3", "message", "c"),
     ]
-    assert (msgspec.json.encode(main[1][0].metadata), main[1][0].occurred_at) == (b'{"k":1}', datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC))
+    assert (msgspec.json.encode(main[1][0].metadata), main[1][0].occurred_at) == (
+        b'{"k":1}',
+        datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC),
+    )
     assert (fork[0].origin_id, fork[0].fork_of, fork[0].fork_at) == ("conv_2", "old", "seq-3")
     assert (nested[0].fork_of, nested[0].fork_at, nested[1]) == ("conv_2", "mine", [])
     assert [c.origin_id for c in read_jsonl(path)] == ["old", "conv_2", "conv_3"]  # events need not be walked
