@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
 from litestar.datastructures import State
-from litestar.enums import MediaType
-from litestar.exceptions import ClientException, InternalServerException
+from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.access.caller import Caller
@@ -52,15 +51,21 @@ def header(request: Call, name: bytes) -> str | None:
 
 async def read_body(request: Call) -> bytes:
     """Return the whole body; raises TooLarge before it is read whole, and BadRequest when the client leaves."""
-    try:
-        return await request.body()
-    except ClientException as error:
-        if error.status_code == 413:
-            limit = services(request).settings.max_request_bytes
-            raise TooLarge(f"the request is larger than {limit} bytes; send fewer events at once") from None
-        raise
-    except InternalServerException:  # so Litestar calls a client that is gone, which is no failure of the server
-        raise BadRequest("the connection ended before the body did; nothing was stored") from None
+    limit = services(request).settings.max_request_bytes
+    # The server's parser has made sure that a Content-Length is a number.
+    size = int(header(request, b"content-length") or 0)
+    chunks: list[bytes] = []
+    more = True
+    while more and size <= limit:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise BadRequest("the connection ended before the body did; nothing was stored")
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        size = max(size, sum(map(len, chunks)))
+    if size > limit:
+        raise TooLarge(f"the request is larger than {limit} bytes; send fewer events at once")
+    return b"".join(chunks)
 
 
 async def decode(request: Call, decoder: msgspec.json.Decoder[T]) -> T:
@@ -112,23 +117,24 @@ def keep_encoded(app: ASGIApp) -> ASGIApp:
     return route
 
 
-def decoded(text: str) -> str:
-    """Return a path parameter as it was meant; raises NotFound for one that no name can be."""
+def decoded(text: str, missing: str) -> str:
+    """Return a path parameter as it was meant; raises NotFound, saying what is missing, for one that no name can be."""
     if "%" in text:
         try:
             text = unquote(text, errors="strict")
         except UnicodeDecodeError:
-            raise NotFound("the path is not UTF-8") from None
+            raise NotFound(missing) from None
     if "\0" in text:
-        raise NotFound("U+0000 has no place in a path")
+        raise NotFound(missing)
     return text
 
 
 def conversation_id(text: str) -> ConversationId:
     """Return the parts of a conversation id in a path; raises NotFound, as for one that does not exist."""
-    found = parse_conversation_id(decoded(text))
+    missing = "no such conversation"
+    found = parse_conversation_id(decoded(text, missing))
     if found is None:
-        raise NotFound("no such conversation")
+        raise NotFound(missing)
     return found
 
 
@@ -142,6 +148,31 @@ def _named(error: msgspec.ValidationError) -> InvalidInput:
     return InvalidInput(message, param=unknown[1] if unknown else None)
 
 
+class _Encoded(ASGIResponse):
+    """A body that is encoded already, with its headers: nothing is left to negotiate."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str] | None) -> None:
+        self.body = body
+        self.status_code = status
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if headers:
+            self.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class _Reply(Response[bytes]):
+    """What a handler returns, without the general response's cookies, encoders and header merging."""
+
+    def __init__(self, answer: _Encoded) -> None:
+        self.answer = answer
+
+    def to_asgi_response(self, app: Litestar | None, request: Call, **_: Any) -> ASGIResponse:
+        return self.answer
+
+
 def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
     """Answer with a msgspec struct (or what it can encode) as JSON."""
-    return Response(_encoder.encode(value), status_code=status, media_type=MediaType.JSON, headers=headers)
+    return _Reply(_Encoded(_encoder.encode(value), status, headers))

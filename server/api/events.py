@@ -226,7 +226,7 @@ def parse_as_of(text: str | None) -> int | datetime | None:
 async def get_event(request: Call, conversation: FromPath[str], event: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "read")
     at = conversation_id(conversation)
-    return reply(await read_event(services(request).database, caller.tenant, at, decoded(event)))
+    return reply(await read_event(services(request).database, caller.tenant, at, decoded(event, "no such event")))
 
 
 @delete(
@@ -237,14 +237,14 @@ async def get_event(request: Call, conversation: FromPath[str], event: FromPath[
         description="Its content goes, here and in every fork; its place stays. Erasing it again changes nothing.",
         responses={200: StoredEvent},
         path=EventPath,
-        errors=[NotFound],
+        errors=[NotFound, InvalidInput],
     ),
 )
 async def delete_event(request: Call, conversation: FromPath[str], event: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "erase")
     parts = services(request)
     at = conversation_id(conversation)
-    event = decoded(event)
+    event = decoded(event, "no such event")
     found = await read_event(parts.database, caller.tenant, at, event)
     erased = await erase_event(parts.database, caller.tenant, at, found.seq, actor=caller.actor)
     for changed in erased:

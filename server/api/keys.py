@@ -227,7 +227,9 @@ async def list_keys(request: Call) -> Response[bytes]:
 async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
     tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
-    return reply(present(await keys.get_key(services(request).database, tenant_id, decoded(key))))
+    return reply(
+        present(await keys.get_key(services(request).database, tenant_id, decoded(key, "there is no such key")))
+    )
 
 
 @delete(
@@ -245,7 +247,9 @@ async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
 async def revoke_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
     tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
-    return reply(present(await keys.revoke_key(services(request).database, tenant_id, decoded(key))))
+    return reply(
+        present(await keys.revoke_key(services(request).database, tenant_id, decoded(key, "there is no such key")))
+    )
 
 
 HANDLERS = [create_key, list_keys, get_key, revoke_key]

@@ -163,7 +163,13 @@ async def list_tenants(request: Call) -> Response[bytes]:
 )
 async def get_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
-    return reply(present(await tenants.find_tenant(services(request).database, decoded(tenant), caller=caller.tenant)))
+    return reply(
+        present(
+            await tenants.find_tenant(
+                services(request).database, decoded(tenant, "there is no such tenant"), caller=caller.tenant
+            )
+        )
+    )
 
 
 @post(
@@ -183,7 +189,7 @@ async def update_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     caller = await admit(request, "admin")
     command = await decode(request, _update)
     database = services(request).database
-    found = await tenants.find_tenant(database, decoded(tenant), caller=caller.tenant)
+    found = await tenants.find_tenant(database, decoded(tenant, "there is no such tenant"), caller=caller.tenant)
     if command.name is not UNSET and not caller.tenant.operator:
         # Whether a name is taken would tell a tenant which others exist.
         raise Forbidden("only an operator may rename a tenant", param="name")
@@ -211,7 +217,7 @@ async def delete_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     caller = await admit(request, "admin")
     caller.require_operator()
     database = services(request).database
-    found = await tenants.find_tenant(database, decoded(tenant), caller=caller.tenant)
+    found = await tenants.find_tenant(database, decoded(tenant, "there is no such tenant"), caller=caller.tenant)
     if found.tenant.operator:
         raise Conflict("an operator's tenant cannot be erased over the API: its keys manage the others", param="tenant")
     await erase_tenant(database, found.tenant, actor=caller.actor)

@@ -103,7 +103,7 @@ class ErasureList(msgspec.Struct, kw_only=True):
     **document(
         summary="List users",
         tag="Users",
-        description="Those that have conversations, by id.",
+        description="Every user that a conversation was made for, by id.",
         responses={200: UserList},
         query=PageQuery,
     ),
@@ -136,7 +136,7 @@ async def list_users(request: Call) -> Response[bytes]:
 )
 async def delete_user(request: Call, user: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "erase")
-    name = decoded(user)
+    name = decoded(user, "no such user")
     events = await erase.erase_user(services(request).database, caller.tenant, name, actor=caller.actor)
     return reply(DeletedUser(id=name, events=events))
 

@@ -45,7 +45,8 @@ class Database:
         self.hot = psycopg_pool.AsyncConnectionPool(
             address.conninfo("turnstone_runtime"),
             connection_class=HotConnection,
-            kwargs={"autocommit": True, "options": _options(address, _HOT_OPTIONS)},
+            # psycopg prepares nothing itself: after a ROLLBACK it would DEALLOCATE ALL, our statements with its own.
+            kwargs={"autocommit": True, "prepare_threshold": None, "options": _options(address, _HOT_OPTIONS)},
             min_size=2,
             max_size=pool_size,
             timeout=5,

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schema.tables import conversation as table
 from schema.tables import end_user, idempotency
+from schema.tables import tenant as tenant_table
 from server.database.connections import Database, driver_connection
 from server.database.ids import ConversationId, keyed_hash, user_key, uuid7
 from server.database.tenant import Tenant
@@ -121,6 +122,10 @@ async def _create(
     else:
         key = user_key(tenant.salt, "conversation", uuid.hex)
     async with database.transaction(tenant) as connection:
+        # Keeps the tenant's erasure from running until we have ended: it would not see what we write.
+        held = sa.select(tenant_table.c.id).filter_by(id=tenant.id).with_for_update(key_share=True, read=True)
+        if (await connection.execute(held)).first() is None:
+            raise NotFound("this tenant has been erased")
         if user is not None:
             await _hold_user(connection, tenant, key, user)
         known = None

@@ -46,7 +46,7 @@ async def erase_event(
         rows = await lock(
             connection, tenant, at.user_key, sa.or_(table.c.id == owner, table.c.lineage.contains([owner]))
         )
-        if owner not in rows or at.uuid not in rows:
+        if owner not in rows or at.uuid not in rows or rows[at.uuid]["deleted_at"] is not None:
             raise NotFound("no such conversation")
         kind = await connection.scalar(
             sa.select(event.c.type).where(
@@ -141,7 +141,8 @@ async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> Non
     await asyncio.sleep(_REVOKED_EVERYWHERE)
     async with database.transaction(tenant, role=ROLE) as connection:
         await connection.execute(sa.delete(tenant_table).where(tenant_table.c.id == tenant.id))
-        await connection.execute(sa.select(table.c.id).where(table.c.tenant_id == tenant.id).with_for_update())
+        every = sa.select(table.c.id).where(table.c.tenant_id == tenant.id).order_by(table.c.user_key, table.c.id)
+        await connection.execute(every.with_for_update())
         erased = (await connection.execute(sa.delete(event).where(event.c.tenant_id == tenant.id))).rowcount
         for other in (idempotency, table, end_user):
             await connection.execute(sa.delete(other).where(other.c.tenant_id == tenant.id))

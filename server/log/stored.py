@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from schema.vocabulary import EventType, Role
-from server.database.ids import EventId
 
 COLUMNS: Final = (
     "e.conversation, e.seq, e.type, e.role, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content, "
@@ -63,7 +62,7 @@ def from_row(row: tuple[Any, ...]) -> StoredEvent:
         row
     )
     return StoredEvent(
-        id=client_id or str(EventId(owner, seq)),
+        id=client_id or f"evt_{owner.hex}_{seq}",  # str(EventId(owner, seq)), without the detour: a page has many
         seq=seq,
         type=kind,
         role=role,

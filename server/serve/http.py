@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from server.app import create_app
 from server.database.address import Address
 from server.serve.signals import StopSignals
 from server.serve.sockets import BACKLOG, listen
+from server.serve.transport import Protocol
 from server.settings import Settings
 
 _KEEP_ALIVE = 75  # seconds; longer than the idle time after which common clients and proxies drop a connection
@@ -26,6 +28,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is loaded now stays: the collector need not walk it again and again between two requests.
+        gc.collect()
+        gc.freeze()
         self._ready()
 
     @contextlib.contextmanager
@@ -57,7 +62,7 @@ async def _serve(
     app = create_app(settings, address)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

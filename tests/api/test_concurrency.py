@@ -14,7 +14,11 @@ import pytest
 from server.database.address import EmbeddedAddress
 from server.database.connections import Database
 from server.database.tenant import Tenant
+from server.errors import NotFound
+from server.log import conversations
+from server.log.erase import erase_tenant
 from tests.api.test_events import append, new_conversation
+from tests.conftest import the_tenant
 
 Start = Callable[[], Awaitable[httpx.AsyncClient]]
 
@@ -46,14 +50,14 @@ async def post(client: httpx.AsyncClient, conversation: str, body: bytes, key: s
     return await client.post(f"/v1/conversations/{conversation}/events", content=body, headers=headers)
 
 
-@pytest.mark.parametrize("conversations", [1, 16])
-async def test_32_writers_on_two_servers(pair: list[httpx.AsyncClient], conversations: int) -> None:
+@pytest.mark.parametrize("spread", [1, 16])
+async def test_32_writers_on_two_servers(pair: list[httpx.AsyncClient], spread: int) -> None:
     """No gap, each event exactly once where its answer said, and each writer's own order kept."""
-    ids = [await new_conversation(pair[0]) for _ in range(conversations)]
+    ids = [await new_conversation(pair[0]) for _ in range(spread)]
     told: dict[tuple[str, int], str] = {}
 
     async def write(writer: int) -> None:
-        conversation = ids[writer % conversations]
+        conversation = ids[writer % spread]
         for number in range(12):
             texts = [f"{writer}:{number}:{part}" for part in range(1 + number % 3)]
             answer = await append(pair[(writer + number) % 2], conversation, *texts)
@@ -116,6 +120,17 @@ async def test_one_client_id_at_once(pair: list[httpx.AsyncClient], key: str | N
         assert len({answer.json()["events"][0]["seq"] for answer in answers}) == 1
     events = await everything(pair[0], conversation)
     assert Counter(event["content"] for event in events) == {"x": 5, "y": 5 if key else 40}
+
+
+async def test_a_refusal_does_not_fail_the_next_request(client: httpx.AsyncClient) -> None:
+    """A transaction that was rolled back leaves its connection as good as it was."""
+    conversation = await new_conversation(client)
+    first = b'{"events":[{"role":"user","content":"x","id":"mine"}]}'
+    assert (await post(client, conversation, first)).status_code == 201
+    for _ in range(20):
+        assert (await post(client, conversation, first.replace(b'"x"', b'"y"'))).status_code == 409
+        assert (await append(client, conversation, "z")).status_code == 201
+        assert (await client.get(f"/v1/conversations/{conversation}/events")).status_code == 200
 
 
 async def test_exactly_one_of_racing_expectations_wins(pair: list[httpx.AsyncClient]) -> None:
@@ -289,3 +304,28 @@ async def test_erasing_a_user_while_it_writes(
         for table in ("event", "conversation", "end_user", "idempotency"):
             left = (await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one()
             assert left == 0, f"{left} rows of an erased user are left in {table}"
+
+
+async def test_erasing_a_tenant_while_it_creates(
+    client: httpx.AsyncClient, address: EmbeddedAddress, database: Database
+) -> None:
+    """A creation that was let in before the erasure, however slow, leaves nothing behind it."""
+    made = (await client.post("/v1/tenants", json={"name": "leaving"})).json()
+    number = int(made["id"].removeprefix("ten_"))
+    leaving = await the_tenant(database, "leaving")
+    async with await psycopg.AsyncConnection.connect(address.conninfo("admin")) as other:
+        await other.execute("LOCK TABLE end_user IN EXCLUSIVE MODE")  # makes the creation slow
+        creating = asyncio.create_task(conversations.create(database, leaving, user="ada"))
+        async with await psycopg.AsyncConnection.connect(address.conninfo("admin"), autocommit=True) as watch:
+            while not (await watch.execute("SELECT FROM pg_locks WHERE NOT granted")).rowcount:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        erasing = asyncio.create_task(erase_tenant(database, leaving, actor="test"))
+        await asyncio.sleep(1.3)  # by now it has revoked the keys and would be through
+        await other.commit()
+    await asyncio.gather(creating, erasing)
+    with pytest.raises(NotFound):
+        await conversations.create(database, leaving, user="bob")
+    async with await psycopg.AsyncConnection.connect(address.conninfo("admin")) as other:
+        for table in ("end_user", "conversation", "event", "idempotency"):
+            found = await other.execute(f"SELECT count(*) FROM {table} WHERE tenant_id = %s", (number,))
+            assert await found.fetchone() == (0,), f"an erased tenant has rows in {table}"

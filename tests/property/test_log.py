@@ -174,9 +174,9 @@ class _Story(RuleBasedStateMachine):
         assert answer.json()["head"] == now
 
     @precondition(lambda self: self.log.conversations)
-    @rule(place=PLACE, seq=PLACE, beyond=st.sampled_from([False, False, False, True]))
-    def fork(self, place: int, seq: int, beyond: bool) -> None:
-        at = self.pick(place)
+    @rule(place=PLACE, seq=PLACE, beyond=st.sampled_from([False, False, False, True]), deeper=st.booleans())
+    def fork(self, place: int, seq: int, beyond: bool, deeper: bool) -> None:
+        at = self.pick(-1 if deeper else place)
         at_seq = at.head + 1 + seq % 3 if beyond else seq % (at.head + 1)
         answer = self.call("POST", f"/v1/conversations/{at.id}/fork", json={"at_seq": at_seq})
         if beyond:
@@ -185,6 +185,8 @@ class _Story(RuleBasedStateMachine):
         assert (answer.status_code, answer.json()["head"]) == (201, at_seq), answer.text
         assert answer.json()["forked_from"] == at.id
         self.log.fork(at.id, at_seq, answer.json()["id"])
+        if deeper:  # what it says next is what makes the ancestry longer
+            self.append(-1, [{"type": "message", "role": "user", "content": "deeper"}], None, None, False)
 
     @precondition(lambda self: any(one.events for one in self.log.conversations.values()))
     @rule(place=PLACE, seq=PLACE)

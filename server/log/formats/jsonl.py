@@ -44,7 +44,7 @@ class Header(_Line, tag="header", kw_only=True):
     version: Annotated[int, Meta(description="The format's version.")]
     salt: Annotated[
         str | None,
-        Meta(description="The tenant's salt, in hexadecimal; absent in an export of one user or conversation."),
+        Meta(description="The tenant's salt, 64 hexadecimal digits, from which ids and hashes are made."),
     ] = None
 
 
@@ -83,9 +83,11 @@ class ConversationLine(_Line, tag="conversation", kw_only=True):
         None
     )
     head: Annotated[Position, Meta(description="Its last seq.")]
-    first: Annotated[Seq | None, Meta(description="The first seq that the file holds of it.")] = None
+    first: Annotated[
+        Seq | None, Meta(description="The first of its own events in the file, when others before it are gone.")
+    ] = None
     floor: Annotated[Position, Meta(description="Events up to this seq are gone by retention.")] = 0
-    epoch: Annotated[Position, Meta(description="How often something in it was erased.")] = 0
+    epoch: Annotated[Position, Meta(description="Raised whenever it shows less than before.")] = 0
 
 
 class EventLine(_Line, tag="event", kw_only=True):
