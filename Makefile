@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer; everything else goes into .venv. `make` alone lists what there is to run.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format soak bench-append clean
+.PHONY: help install serve test check format soak bench-append bench-eviction clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -33,8 +33,14 @@ format: .venv/installed-dev ## Format the code and sort its imports
 soak: .venv/installed-dev ## The crash test for 20 rounds instead of 3
 	CRASH_ROUNDS=20 $(RUN) pytest tests/crash --timeout=3600
 
-bench-append: .venv/installed ## Appends and reads over HTTP, against pgbench on the same database
+bench-eviction: .venv/installed-bench ## Evidence recall of each eviction policy; DATA=path to LoCoMo, LongMemEval or JSON lines
+	$(RUN) benchmarks.eviction "$(DATA)" $(ARGS)
+
+bench-append: .venv/installed ## Appends and reads over HTTP, against pgbench on the same database (4 minutes)
 	$(RUN) benchmarks.append
+
+bench-append-full: .venv/installed ## The same with 10 million events loaded
+	$(RUN) benchmarks.append --loaded 10000000
 
 clean: ## Remove .venv and caches; data directories stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -51,4 +57,9 @@ clean: ## Remove .venv and caches; data directories stay
 .venv/installed-dev: .venv/installed
 	@echo "Installing what the tests need"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	@echo "Installing what the plots need"
+	@$(PIP) --editable '.[bench]'
 	@touch $@

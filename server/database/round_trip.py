@@ -1,8 +1,9 @@
 """Several prepared statements in one round trip and one transaction, as cheaply as libpq allows.
 
-psycopg's own pipeline flushes after every statement: a system call, and a wake of the database's process, for each. Here
-all are written at once and the answers are awaited once. There is no BEGIN: in libpq's pipeline mode everything up to
-the sync is one transaction, which has committed when the sync is answered, and has rolled back if anything failed.
+psycopg's own pipeline flushes after every statement: a system call, and a wake of the database's process, for each.
+Here all are written at once and the answers are awaited once. There is no BEGIN: in libpq's pipeline mode everything up
+to the sync is one transaction, which has committed when the sync is answered, and has rolled back if anything failed.
+Inside a transaction that was begun before, it is a part of that.
 """
 
 from __future__ import annotations

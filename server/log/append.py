@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 
-from server.database.connections import SET_TENANT, Database, hot_connection
+from server.database.connections import Database, hot_connection
 from server.database.ids import ConversationId, EventId, keyed_hash
 from server.database.round_trip import SETTING_TENANT, HotConnection, array, round_trip
 from server.database.tenant import Tenant
@@ -218,8 +218,8 @@ class Appender:
             unit_rows.append(_unit_row(number, first, unit.count))
             events = [event for request in unit.requests for event in request.events]
             rows += [_row(number, position, event) for position, event in enumerate(events, 1)]
-        # A single plain unit is locked by its own UPDATE. What is looked up or compared (a key, a head) needs a snapshot
-        # that is younger than the lock, and several units need one order of locking.
+        # A single plain unit is locked by its own UPDATE. What is looked up or compared (a key, a head) needs a
+        # snapshot that is younger than the lock, and several units need one order of locking.
         lock = len(units) > 1 or units[0].requests[0].stands_alone
         async with hot_connection(self._database) as connection:
             outcome = await _transact(
@@ -239,14 +239,12 @@ class Appender:
         """Append events of which some carry the caller's ids: those that are stored already are not stored again."""
         hashes = [_hashes(tenant, event) if event.id is not None else None for event in events]
         async with hot_connection(self._database) as connection, connection.transaction():
-            async with connection.pipeline():
-                await connection.execute(SET_TENANT, (str(tenant.id),))
-                await connection.execute(statements.LOCK, ([conversation.user_key], [conversation.uuid]))
-                found = await connection.execute(statements.LINEAGE, (*conversation, tenant.id))
-            state = await found.fetchone()
-            if state is None:
+            at = {"user_key": conversation.user_key, "id": conversation.uuid, "tenant": tenant.id}
+            locking = statements.LOCKING({"keys": array([conversation.user_key]), "ids": array([conversation.uuid])})
+            state = await round_trip(connection, [SETTING_TENANT(at), locking, statements.LINEAGE(at)])
+            if not state:
                 raise NotFound("no such conversation")
-            head, _, owners, ends = state
+            head, _, owners, ends = state[0]
             lineage = Lineage(owners or [], ends or [])
             taken = await self._taken(connection, tenant, conversation, lineage, [pair[0] for pair in hashes if pair])
             answer: list[EventId] = []
@@ -268,10 +266,8 @@ class Appender:
             expected = expected_head if fresh else None  # a retry of what is stored cannot be stale
             unit = _Request(tenant, conversation, [], expected, idempotency, 0, asyncio.Future())
             unit_row = _unit_row(0, unit, len(fresh)) | {"seqs": [event.seq for event in answer]}
-            result = await (
-                await connection.execute(statements.WRITE, _parameters(tenant, [unit_row], fresh))
-            ).fetchone()
-            assert result is not None
+            writing = statements.WRITING(_parameters(tenant, [unit_row], fresh))
+            (result,) = await round_trip(connection, [writing])
             written = _outcome(unit, result)
         if written.replayed:
             answer = [EventId(lineage.owner(conversation.uuid, seq), seq) for _, seq in written.events]
@@ -279,18 +275,21 @@ class Appender:
 
     async def _taken(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: HotConnection,
         tenant: Tenant,
         conversation: ConversationId,
         lineage: Lineage,
         keys: list[bytes],
     ) -> dict[bytes, tuple[bytes, EventId]]:
-        cursor = await connection.execute(
-            statements.TAKEN, (conversation.user_key, [conversation.uuid, *lineage.owners], keys, tenant.id)
-        )
+        values = {
+            "user_key": conversation.user_key,
+            "owners": array([conversation.uuid, *lineage.owners]),
+            "keys": array('"\\\\x' + key.hex() + '"' for key in keys),
+            "tenant": tenant.id,
+        }
         return {
             bytes(key): (bytes(hashed), EventId(owner, seq))
-            for key, hashed, owner, seq in await cursor.fetchall()
+            for key, hashed, owner, seq in await round_trip(connection, [statements.TAKEN(values)])
             if lineage.owner(conversation.uuid, seq) == owner
         }
 

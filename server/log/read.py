@@ -37,7 +37,8 @@ c AS MATERIALIZED (
 )
 """
 
-# Seqs have no gaps, so a page is an interval that arithmetic finds; only what retention removed is missing from it.
+# Seqs above the floor have no gaps, so a page is an interval that arithmetic finds. A page is cut where it would grow
+# beyond a size (octet_length looks at no content), but for its first event.
 _RANGE: Final = Statement(f"""
 WITH {_SEGMENTS}, page AS (
     SELECT CASE WHEN %(descending)s THEN greatest(r.low, r.high - %(limit)s + 1) ELSE r.low END AS low,
@@ -49,8 +50,12 @@ WITH {_SEGMENTS}, page AS (
     FROM page p JOIN segment s ON s.low <= p.high AND s.high >= p.low
 )
 SELECT c.head, c.floor, {COLUMNS}
-FROM c LEFT JOIN (part JOIN event e ON e.user_key = %(user_key)s AND e.conversation = part.owner
-    AND e.tenant_id = %(tenant)s AND e.seq BETWEEN part.low AND part.high) ON true
+FROM c LEFT JOIN (
+    SELECT e.*, sum(octet_length(e.content)) OVER (ORDER BY CASE WHEN %(descending)s THEN -e.seq ELSE e.seq END
+                                                  ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM part JOIN event e ON e.user_key = %(user_key)s AND e.conversation = part.owner
+        AND e.tenant_id = %(tenant)s AND e.seq BETWEEN part.low AND part.high
+) e ON coalesce(e.before, 0) < %(bytes)s
 ORDER BY e.seq
 """)
 
@@ -60,7 +65,8 @@ _SEQ_AT: Final = Statement(f"""
 WITH RECURSIVE {_SEGMENTS}, step(low, high) AS (
     SELECT 0::bigint, c.head FROM c
     UNION ALL
-    SELECT CASE WHEN found.early THEN step.mid ELSE step.low END, CASE WHEN found.early THEN step.high ELSE step.mid - 1 END
+    SELECT CASE WHEN found.early THEN step.mid ELSE step.low END,
+           CASE WHEN found.early THEN step.high ELSE step.mid - 1 END
     FROM (SELECT low, high, (low + high + 1) / 2 AS mid FROM step WHERE low < high OFFSET 0) step
     CROSS JOIN LATERAL (
         SELECT coalesce(bool_and(e.recorded_at <= %(time)s), true) AS early
@@ -74,12 +80,15 @@ SELECT low FROM step WHERE low >= high
 
 _ONE: Final = f"""
 WITH {_SEGMENTS}
-SELECT {COLUMNS} FROM segment s JOIN event e
-    ON e.user_key = %(user_key)s AND e.conversation = s.owner AND e.seq BETWEEN s.low AND s.high AND e.tenant_id = %(tenant)s
+SELECT {COLUMNS} FROM c, segment s JOIN event e ON e.user_key = %(user_key)s AND e.conversation = s.owner
+    AND e.seq BETWEEN s.low AND s.high AND e.tenant_id = %(tenant)s
 """
-_ONE_BY_CLIENT_KEY: Final = Statement(f"{_ONE} WHERE e.client_key = %(client_key)s ORDER BY e.seq LIMIT 1")
-_ONE_BY_SEQ: Final = Statement(f"{_ONE} WHERE s.owner = %(owner)s AND e.seq = %(seq)s")
+_ONE_BY_CLIENT_KEY: Final = Statement(
+    f"{_ONE} WHERE e.seq > c.floor AND e.client_key = %(client_key)s ORDER BY e.seq LIMIT 1"
+)
+_ONE_BY_SEQ: Final = Statement(f"{_ONE} WHERE e.seq > c.floor AND s.owner = %(owner)s AND e.seq = %(seq)s")
 
+PAGE_BYTES: Final = 8 * 1024 * 1024  # of content; one event more may begin below it
 _FOREVER: Final = 2**62  # a seq that no conversation reaches
 
 
@@ -116,7 +125,7 @@ async def read_range(
     descending: bool = False,
     as_of: int | datetime | None = None,
 ) -> Page:
-    """Read up to ``limit`` events with ``after_seq < seq < before_seq``, from the low end or (descending) the high.
+    """Read up to ``limit`` events, and about 8 MiB, with ``after_seq < seq < before_seq``, from the low end or (descending) the high.
 
     ``as_of`` shows the log as it stood at a seq, or at a time (``recorded_at``). What has been erased since stays
     erased. Raises NotFound.
@@ -130,6 +139,7 @@ async def read_range(
         "until": as_of if isinstance(as_of, int) else _FOREVER,
         "limit": limit,
         "descending": descending,
+        "bytes": PAGE_BYTES,
     }
     if isinstance(as_of, datetime):
         found = await _read(database, _SEQ_AT, values | {"time": as_of})
@@ -142,11 +152,9 @@ async def read_range(
     if descending:
         events.reverse()
         lowest = max(after_seq, floor) + 1
-        highest = min(values["before"] - 1, values["until"], head)
-        has_more = highest - limit + 1 > lowest
+        has_more = bool(events) and events[-1].seq > lowest
     else:
-        lowest = max(after_seq, floor) + 1
-        has_more = lowest + limit - 1 < min(values["before"] - 1, values["until"], head)
+        has_more = bool(events) and events[-1].seq < min(values["before"] - 1, values["until"], head)
     return Page(events, has_more, head)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -23,7 +23,6 @@ from server.database.ids import ConversationId
 from server.database.tenant import Tenant
 from server.errors import DatabaseUnavailable, NotFound
 from server.log import erase
-from server.log.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 
@@ -110,16 +109,14 @@ async def _expire(database: Database, tenant: Tenant, at: ConversationId, days: 
 async def _raise_floors(
     connection: AsyncConnection, tenant: Tenant, at: ConversationId, rows: dict[UUID, sa.RowMapping], expired: int
 ) -> None:
-    """Tell the owner and its forks up to where nothing is left, as far as that is a beginning of what they show."""
+    """Tell the owner and its forks up to where they show nothing any more.
+
+    What a fork shows before an expired event is older still, so that a floor hides nothing that should be seen; an
+    ancestor that keeps its events longer goes on showing them itself.
+    """
     for uuid, row in rows.items():
-        lineage = Lineage(row["lineage"] or [], row["lineage_end"] or [])
-        owners = [*lineage.owners, uuid]
-        ends = [0, *lineage.ends]
-        place = owners.index(at.uuid)
-        last = lineage.ends[place] if place < len(lineage.ends) else row["head"]
-        values: dict[str, Any] = {"epoch": table.c.epoch + 1}
-        if row["floor"] >= ends[place]:
-            values["floor"] = sa.func.greatest(table.c.floor, min(expired, last))
+        shared = dict(zip(row["lineage"] or [], row["lineage_end"] or [], strict=True)).get(at.uuid, expired)
+        values = {"epoch": table.c.epoch + 1, "floor": sa.func.greatest(table.c.floor, min(expired, shared))}
         mine = sa.and_(table.c.user_key == at.user_key, table.c.id == uuid, table.c.tenant_id == tenant.id)
         await connection.execute(sa.update(table).where(mine).values(values))
 

@@ -11,12 +11,12 @@ from typing import Final
 from server.database.round_trip import Statement
 
 # In order of id, so that two batches that share conversations cannot wait for each other in a circle.
-LOCK: Final = """
+LOCKING: Final = Statement("""
 SELECT c.head FROM conversation c
-WHERE (c.user_key, c.id) IN (SELECT * FROM unnest(%s::bigint[], %s::uuid[]))
+WHERE (c.user_key, c.id) IN (SELECT * FROM unnest(%(keys)s::bigint[], %(ids)s::uuid[]))
 ORDER BY c.user_key, c.id
 FOR UPDATE
-"""
+""")
 
 # A unit is what one conversation gets from one batch. Its events draw their seq here, under the row lock, in the
 # statement that inserts them.
@@ -61,17 +61,16 @@ LEFT JOIN conversation c
 ORDER BY u.ord
 """
 
-LINEAGE: Final = """
+WRITING: Final = Statement(WRITE)
+
+LINEAGE: Final = Statement("""
 SELECT c.head, c.fork_seq, c.lineage, c.lineage_end FROM conversation c
-WHERE c.user_key = %s AND c.id = %s AND c.tenant_id = %s AND c.deleted_at IS NULL
-"""
+WHERE c.user_key = %(user_key)s AND c.id = %(id)s AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
+""")
 
 # Which of the caller's ids are taken, in the conversation itself or in what it shares with its ancestors.
-TAKEN: Final = """
+TAKEN: Final = Statement("""
 SELECT e.client_key, e.client_digest, e.conversation, e.seq FROM event e
-WHERE e.user_key = %s AND e.conversation = ANY(%s::uuid[]) AND e.client_key = ANY(%s::bytea[]) AND e.tenant_id = %s
-"""
-
-# The same for a round trip.
-LOCKING: Final = Statement(LOCK.replace("%s::bigint", "%(keys)s::bigint").replace("%s::uuid", "%(ids)s::uuid"))
-WRITING: Final = Statement(WRITE)
+WHERE e.user_key = %(user_key)s AND e.conversation = ANY(%(owners)s::uuid[])
+  AND e.client_key = ANY(%(keys)s::bytea[]) AND e.tenant_id = %(tenant)s
+""")

@@ -162,3 +162,17 @@ async def test_too_large(client: httpx.AsyncClient) -> None:
     assert (event.status_code, event.json()["error"]["code"]) == (413, "too_large")
     request = await append(client, conversation, *["x" * 1_000_000] * 17)
     assert (request.status_code, request.json()["error"]["code"]) == (413, "too_large")
+
+
+async def test_a_page_is_bounded_in_bytes(client: httpx.AsyncClient) -> None:
+    conversation = await new_conversation(client)
+    for _ in range(2):
+        assert (await append(client, conversation, *["x" * 1_000_000] * 6)).status_code == 201
+    url = f"/v1/conversations/{conversation}/events"
+    page = (await client.get(url)).json()
+    assert [event["seq"] for event in page["data"]] == list(range(1, 10))
+    assert page["has_more"] is True
+    rest = (await client.get(url, params={"after_seq": 9})).json()
+    assert ([event["seq"] for event in rest["data"]], rest["has_more"]) == ([10, 11, 12], False)
+    latest = (await client.get(url, params={"order": "desc"})).json()
+    assert ([event["seq"] for event in latest["data"]], latest["has_more"]) == (list(range(12, 3, -1)), True)

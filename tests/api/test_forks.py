@@ -176,7 +176,10 @@ async def test_a_thousand_forks_deep(client: httpx.AsyncClient, address: Embedde
     assert at is not None
     values: dict[str, object] = {"user_key": at.user_key, "id": str(at.uuid), "tenant": tenant.id}
     whole = values | {"before": 2**62, "until": 2**62}
-    for asked in ({"after": 0, "limit": 50, "descending": True}, {"after": 500, "limit": 50, "descending": False}):
+    for asked in (
+        {"after": 0, "limit": 50, "descending": True, "bytes": 8 * 1024 * 1024},
+        {"after": 500, "limit": 50, "descending": False, "bytes": 8 * 1024 * 1024},
+    ):
         assert rows_visited(address, read._RANGE, whole | asked) == 50
     time = {"time": (await client.get(f"/v1/conversations/{deepest}/events/{one}")).json()["recorded_at"]}
     assert rows_visited(address, read._SEQ_AT, values | time) <= 24  # bisection: twice log2 of a thousand
@@ -198,9 +201,19 @@ async def test_reads_of_a_long_conversation_visit_what_they_return(
     assert at is not None
     values: dict[str, object] = {"user_key": at.user_key, "id": str(at.uuid), "tenant": tenant.id}
     whole = values | {"before": 2**62, "until": 2**62}
-    for asked in ({"after": 0, "limit": 50, "descending": True}, {"after": 2500, "limit": 50, "descending": False}):
+    for asked in (
+        {"after": 0, "limit": 50, "descending": True, "bytes": 8 * 1024 * 1024},
+        {"after": 2500, "limit": 50, "descending": False, "bytes": 8 * 1024 * 1024},
+    ):
         assert rows_visited(address, read._RANGE, whole | asked) == 50
-    assert rows_visited(address, read._RANGE, whole | {"before": 2000, "after": 0, "limit": 5, "descending": True}) == 5
+    assert (
+        rows_visited(
+            address,
+            read._RANGE,
+            whole | {"before": 2000, "after": 0, "limit": 5, "descending": True, "bytes": 8 * 1024 * 1024},
+        )
+        == 5
+    )
     assert rows_visited(address, read._SEQ_AT, values | {"time": "2020-01-01T00:00:00Z"}) <= 14
     key = "\\x" + keyed_hash(tenant.salt, "client_id", "mine").hex()
     assert rows_visited(address, read._ONE_BY_CLIENT_KEY, values | {"client_key": key}) == 1

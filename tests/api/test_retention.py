@@ -71,7 +71,9 @@ async def test_a_tenants_retention_removes_silent_conversations_whole(
     assert (await client.get(f"/v1/conversations/{empty}")).status_code == 200
 
 
-async def test_a_forks_own_retention_leaves_what_it_shares(client: httpx.AsyncClient, address: EmbeddedAddress) -> None:
+async def test_a_forks_own_retention_hides_what_it_shares_and_leaves_it_to_its_owner(
+    client: httpx.AsyncClient, address: EmbeddedAddress
+) -> None:
     conversation = await new_conversation(client)
     await append(client, conversation, "shared")
     fork = (await client.post(f"/v1/conversations/{conversation}/fork", json={"at_seq": 1})).json()["id"]
@@ -79,7 +81,11 @@ async def test_a_forks_own_retention_leaves_what_it_shares(client: httpx.AsyncCl
     age(address, fork, 2, 31)
     await client.put(f"/v1/conversations/{fork}/retention", json={"retention_days": 30})
     assert await run(client) == {"conversations": 0, "events": 1}
-    assert await contents(client, fork) == [(1, "shared"), (3, "stays")]
+    assert await contents(client, fork) == [(3, "stays")]
+    assert await contents(client, fork, "limit=1") == [(3, "stays")]
+    shared = (await client.get(f"/v1/conversations/{conversation}/events")).json()["data"][0]
+    assert shared["content"] == "shared"
+    assert (await client.get(f"/v1/conversations/{fork}/events/{shared['id']}")).status_code == 404
 
 
 async def test_an_erased_tenant_is_gone_with_its_keys(client: httpx.AsyncClient, server_url: str) -> None:
