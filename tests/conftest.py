@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -154,7 +154,7 @@ async def client(server_url: str, admin_key: str) -> AsyncIterator[httpx.AsyncCl
 @pytest.fixture
 async def servers(
     settings: Settings, address: EmbeddedAddress, admin_key: str
-) -> AsyncIterator[Callable[[], "asyncio.Future[httpx.AsyncClient]"]]:
+) -> AsyncIterator[Callable[[], Awaitable[httpx.AsyncClient]]]:
     """Starts further servers on the same database, each with a client of its own."""
     async with AsyncExitStack() as stack:
 
@@ -163,7 +163,7 @@ async def servers(
             headers = {"authorization": f"Bearer {admin_key}"}
             return await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=30))
 
-        yield start  # type: ignore[misc]
+        yield start
 
 
 def _superuser(postgres: EmbeddedPostgres) -> psycopg.Connection:

@@ -125,10 +125,10 @@ async def read_range(
     descending: bool = False,
     as_of: int | datetime | None = None,
 ) -> Page:
-    """Read up to ``limit`` events, and about 8 MiB, with ``after_seq < seq < before_seq``, from the low end or (descending) the high.
+    """Read up to ``limit`` events with ``after_seq < seq < before_seq``, from the low end or (descending) the high.
 
-    ``as_of`` shows the log as it stood at a seq, or at a time (``recorded_at``). What has been erased since stays
-    erased. Raises NotFound.
+    A page holds about 8 MiB at the most, and at least one event. ``as_of`` shows the log as it stood at a seq, or at a
+    time (``recorded_at``). What has been erased since stays erased. Raises NotFound.
     """
     values: dict[str, Any] = {
         "user_key": conversation.user_key,

@@ -14,7 +14,8 @@ def age(address: EmbeddedAddress, conversation: str, last_seq: int, days: int) -
     uuid = conversation[-32:]
     with psycopg.connect(address.conninfo("admin"), autocommit=True) as connection:
         connection.execute(
-            "UPDATE event SET recorded_at = recorded_at - make_interval(days => %s) WHERE conversation = %s AND seq <= %s",
+            "UPDATE event SET recorded_at = recorded_at - make_interval(days => %s) "
+            "WHERE conversation = %s AND seq <= %s",
             (days, uuid, last_seq),
         )
         connection.execute(
