@@ -6,24 +6,27 @@ machine absolute rates come and go, ratios much less.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import click
 import msgspec
+import psutil
 import psycopg
+from rich.console import Console
 
 from benchmarks import bulk, generators, pgbench, report
 from benchmarks.bare import Orders as BareOrders
-from benchmarks.load import Figures, Orders
+from benchmarks.load import Orders
 from benchmarks.measure import Measured, measure
 from benchmarks.serving import Serving, scratch
 
 CONNECTIONS = (1, 8, 16, 32)
+BATCHING = (1, 8)
+READING = (1, 8, 32)
 BATCH = 100
 TEXT = (
     "I moved to Lisbon in the spring, and the first thing I did was to look for a climbing gym near the river; "
@@ -47,6 +50,10 @@ class Bench:
         self.batched = serving.conversations(8)
         self.shared = serving.conversations(1)
         self.read = self._readable(most)
+
+    def bare_insert(self, clients: int) -> Measured:
+        """Insert single events with pgbench, and nothing else."""
+        return self.pgbench(pgbench.BARE_INSERT, clients)
 
     def superuser(self) -> psycopg.Connection:
         """Connect to the server's database as its superuser."""
@@ -123,3 +130,105 @@ class Bench:
         conninfo = self.postgres.conninfo("turnstone_runtime")
         orders = BareOrders(conninfo, connections, self.seconds, contents)
         return measure(self.serving, lambda: generators.bare(orders))
+
+
+Runs = defaultdict[tuple[str, int], list[Measured]]
+
+
+def compare(bench: Bench, runs: Runs, console: Console, *, first: bool) -> None:
+    """Run everything once, what is compared side by side."""
+    plan: list[tuple[str, tuple[int, ...]]] = []
+    for connections in CONNECTIONS:
+        plan += [("bare_insert", (connections,)), ("append", (connections,))]
+        if first:
+            plan.append(("pgbench_full", (connections,)))
+    plan.append(("append_shared", CONNECTIONS[-1:]))
+    for connections in BATCHING:
+        plan += [("bare_batch", (connections,)), ("append_batch", (connections,))]
+    for connections in READING:
+        plan += [(name, (connections,)) for name in ("pgbench_read", "static", "read_last")]
+    run(bench, runs, console, plan)
+
+
+def run(bench: Bench, runs: Runs, console: Console, plan: list[tuple[str, tuple[int, ...]]], label: str = "") -> None:
+    """Run benchmarks by name, each over some numbers of connections."""
+    for name, several in plan:
+        for connections in several:
+            measured: Measured = getattr(bench, name)(connections)
+            runs[label + name, connections].append(measured)
+            console.print(f"[dim]{label}{name} x{connections}: {measured.figures.rate:,.0f}/s[/]", highlight=False)
+
+
+@click.command()
+@click.option("--seconds", default=2.0, show_default=True, help="How long each run lasts.")
+@click.option("--rounds", default=3, show_default=True, help="How often everything is repeated; figures are medians.")
+@click.option("--loaded", default=200_000, show_default=True, help="Events in the loaded database; 0 leaves it out.")
+@click.option("--workers", default=1, show_default=True, help="Server processes.")
+@click.option("--generator", type=click.Choice(sorted(generators.BY_NAME)), default="own", show_default=True)
+def main(seconds: float, rounds: int, loaded: int, workers: int, generator: str) -> None:
+    """Measure appends and reads over HTTP against PostgreSQL's own pgbench and bare psycopg."""
+    console = Console(width=132)
+    generate = generators.BY_NAME[generator]
+    flags = ["--workers", str(workers)]
+    runs: Runs = defaultdict(list)
+    result = report.Report(
+        at=datetime.now(UTC),
+        processors=psutil.cpu_count() or 0,
+        load=psutil.getloadavg()[0],
+        generator=generator,
+        workers=workers,
+        seconds=seconds,
+        rounds=rounds,
+        loaded=loaded,
+    )
+    with scratch() as directory:
+        data = directory / "main"
+        with Serving(data, flags=flags) as serving:
+            result.cold_start = serving.first_answer
+        with Serving(data, flags=flags) as serving:
+            result.second_start = serving.first_answer
+            time.sleep(2)
+            memory = serving.memory()
+            result.idle_python, result.idle_postgres = memory
+            bench = Bench(serving, generate, seconds, directory)
+            for number in range(rounds):
+                compare(bench, runs, console, first=number == 0)
+        if loaded:
+            _compare_loaded(directory, generate, seconds, rounds, loaded, flags, runs, console)
+    result.runs = {f"{name} x{connections}": several for (name, connections), several in runs.items()}
+    report.show(console, result)
+    console.print(f"\nwritten: {report.write(result)}", highlight=False)
+
+
+def _compare_loaded(
+    directory: Path,
+    generate: generators.Generator,
+    seconds: float,
+    rounds: int,
+    events: int,
+    flags: list[str],
+    runs: Runs,
+    console: Console,
+) -> None:
+    """Run an empty server and a loaded one in turns, so that both meet the same disturbances."""
+    with Serving(directory / "empty", flags=flags) as empty, Serving(directory / "loaded", flags=flags) as full:
+        began = time.perf_counter()
+        with psycopg.connect(full.postgres().conninfo("postgres")) as connection:
+            salt = connection.execute("SELECT salt FROM tenant WHERE id = 1").fetchone()
+            assert salt is not None
+            bulk.load(connection, salt=bytes(salt[0]), events=events)
+        console.print(f"[dim]loaded {events:,} events in {time.perf_counter() - began:.0f} s[/]", highlight=False)
+        benches = {
+            "empty ": Bench(empty, generate, seconds, directory),
+            "loaded ": Bench(full, generate, seconds, directory),
+        }
+        plan = [("append", (1, 32)), ("read_last", (32,))]
+        for number in range(rounds + 1):
+            order = sorted(benches, reverse=number % 2 == 1)
+            for label in order:
+                # The first round only warms up: a database that was just filled has cold caches.
+                run(benches[label], runs if number else defaultdict(list), console, plan, label)
+
+
+if __name__ == "__main__":
+    main()

@@ -59,6 +59,7 @@ async def run(orders: Orders) -> Figures:
         p99=percentile(latencies, 0.99) * 1000,
         longest=latencies[-1] * 1000,
         answers=len(latencies),
+        total=len(latencies),
         errors=0,
         cpu=(times.user + times.system) / seconds,
     )

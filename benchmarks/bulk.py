@@ -1,9 +1,8 @@
-"""Fills a database with millions of events in minutes: COPY as the superuser, who may (row-level security refuses it)."""
+"""Fills a database with millions of events in minutes: COPY as the superuser, whom row-level security lets."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from uuid import UUID
 
 from psycopg import Connection, sql
@@ -11,14 +10,12 @@ from psycopg import Connection, sql
 from server.database.ids import ConversationId, user_key, uuid7
 
 CONVERSATION = "COPY conversation (user_key, id, tenant_id, user_id, head, recorded_at, created_at) FROM STDIN"
-EVENT = (
-    "COPY event (user_key, conversation, seq, recorded_at, occurred_at, tenant_id, type, role, content) FROM STDIN"
-)
-_WORDS = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not "
-    "what all were we when your can said there use an each which she do how their if will up other about out many then "
-    "them these so some her would make like him into time has look two more write go see number no way could people"
-).split()
+EVENT = "COPY event (user_key, conversation, seq, recorded_at, occurred_at, tenant_id, type, role, content) FROM STDIN"
+_WORDS = """
+    the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not
+    what all were we when your can said there use an each which she do how their if will up other about out many then
+    them these so some her would make like him into time has look two more write go see number no way could people
+""".split()  # noqa: SIM905 - a list of words reads better as text
 
 
 def contents(generator: random.Random, count: int) -> list[str]:
@@ -28,7 +25,11 @@ def contents(generator: random.Random, count: int) -> list[str]:
 
 
 def load(
-    connection: Connection, *, salt: bytes, events: int, tenant: int = 1, progress: Callable[[int], None] = lambda _: None
+    connection: Connection,
+    *,
+    salt: bytes,
+    events: int,
+    tenant: int = 1,
 ) -> list[ConversationId]:
     """Copy ``events`` events in, spread over conversations of some 10 to 2,000; return some of the conversations."""
     generator = random.Random(1)
@@ -54,7 +55,6 @@ def load(
         connection.commit()
         sample += [at for at, length in block if length >= 50][:64]
         done += size
-        progress(size)
     connection.autocommit = True
     # What a database of this size that has been running has behind it, so that none of it falls into a measurement.
     for statement in ("VACUUM (ANALYZE, FREEZE) event", "VACUUM (ANALYZE, FREEZE) conversation", "CHECKPOINT"):
@@ -81,7 +81,5 @@ def fixed(connection: Connection, *, uuid: UUID, keys: int, length: int, text: s
         with cursor.copy(EVENT) as copy:
             for key in range(keys):
                 for seq in range(1, length + 1):
-                    copy.write(
-                        f"{key}\t{uuid}\t{seq}\t2026-01-01\t2026-01-01\t{tenant}\tmessage\tuser\t{text}\n"
-                    )
+                    copy.write(f"{key}\t{uuid}\t{seq}\t2026-01-01\t2026-01-01\t{tenant}\tmessage\tuser\t{text}\n")
     connection.commit()

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
 from benchmarks.eviction_data import Conversation, Question
-from benchmarks.eviction_replay import END, Ask, asks
+from benchmarks.eviction_replay import Ask, asks
 
+DRAWS = 20  # of chance
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -66,16 +67,21 @@ class Chosen:
 
 
 class Random(Chosen):
-    """Any events; the order is drawn once a conversation."""
+    """Any events; the order is drawn once for each conversation and ``draw``."""
+
+    def __init__(self, conversation: Conversation, budget: int, draw: int = 0) -> None:
+        super().__init__(conversation, budget)
+        self._order = shuffled(conversation.name, len(self.tokens), draw)
 
     def order(self) -> Iterable[int]:
-        return [seq for seq in _shuffled(self.conversation.name, len(self.tokens)) if seq <= self.head]
+        return [seq for seq in self._order if seq <= self.head]
 
 
 @cache
-def _shuffled(name: str, length: int) -> list[int]:
+def shuffled(name: str, length: int, draw: int) -> list[int]:
+    """Return seqs in an order that is the same in every run."""
     order = list(range(1, length + 1))
-    random.Random(f"{name} {length}").shuffle(order)
+    random.Random(f"{name} {length} {draw}").shuffle(order)
     return order
 
 
@@ -87,12 +93,12 @@ class Clairvoyant(Chosen):
         self._asks = _asks(conversation)
 
     def residents(self) -> Mapping[int, int]:
-        worth: Counter[int] = Counter()
+        worth: dict[int, float] = defaultdict(float)
         for ask in self._asks:
             if ask.head >= self.head:
                 for seq in ask.question.evidence:
                     if seq <= self.head:
-                        worth[seq] += 1 / len(ask.question.evidence)  # type: ignore[assignment]
+                        worth[seq] += 1 / len(ask.question.evidence)
         order = sorted(worth, key=lambda seq: (-worth[seq] / self.tokens[seq - 1], seq))
         return fill(order, self.tokens, self.budget)
 
@@ -117,7 +123,8 @@ class Belady:
                 while heads and heads[0] < self.head:
                     heads.pop(0)
                 self._next[one] = heads[0] if heads else np.inf
-        self._next[seq] = heads[0] if (heads := self._touches.get(seq)) else np.inf
+        due = self._touches.get(seq)
+        self._next[seq] = due[0] if due else np.inf
         if size > self.budget:
             return
         self._resident[seq] = True
@@ -173,7 +180,7 @@ class Bm25:
 
     def order(self, question: str, head: int) -> list[int]:
         """Return the seqs that share a word with the question, best first."""
-        scores: Counter[int] = Counter()
+        scores: dict[int, float] = defaultdict(float)
         mean = float(self._lengths[:head].mean())
         for word in set(words(question)):
             postings = [index for index in self._postings.get(word, ()) if index < head]
@@ -181,17 +188,23 @@ class Bm25:
             for index in postings:
                 count = self._counts[index][word]
                 norm = self._k1 * (1 - self._b + self._b * self._lengths[index] / mean)
-                scores[index + 1] += idf * count * (self._k1 + 1) / (count + norm)  # type: ignore[assignment]
+                scores[index + 1] += idf * count * (self._k1 + 1) / (count + norm)
         return sorted(scores, key=lambda seq: (-scores[seq], seq))
 
 
 _BM25: dict[int, Bm25] = {}
+_ORDERS: dict[tuple[int, str, int], list[int]] = {}
 
 
 def bm25_order(conversation: Conversation, question: Question, head: int) -> list[int]:
     """Return seqs by BM25 for the question, each followed by its neighbours, then the newest."""
-    index = _BM25.setdefault(id(conversation), Bm25(conversation))
-    return [*_with_neighbours(index.order(question.text, head), head), *range(head, 0, -1)]
+    key = (id(conversation), question.text, head)
+    if key not in _ORDERS:
+        if id(conversation) not in _BM25:
+            _BM25[id(conversation)] = Bm25(conversation)
+        found = _with_neighbours(_BM25[id(conversation)].order(question.text, head), head)
+        _ORDERS[key] = list(dict.fromkeys([*found, *range(head, 0, -1)]))
+    return _ORDERS[key]
 
 
 def bm25_fault_path(
@@ -219,7 +232,7 @@ def offline(conversation: Conversation, share: float) -> dict[str, Mapping[int, 
     return {
         "FIFO window": _prefix(newest, tokens, budget),
         "first-10 % sink + window": {**sink, **rest},
-        "random": fill(_shuffled(conversation.name, end), tokens, budget),
+        **{f"random {draw}": fill(shuffled(conversation.name, end, draw), tokens, budget) for draw in range(DRAWS)},
         "shortest first": fill(sorted(newest, key=lambda seq: tokens[seq - 1]), tokens, budget),
         "query-blind IDF salience": fill(sorted(newest, key=lambda seq: -salience[seq - 1]), tokens, budget),
     }
@@ -233,6 +246,3 @@ def _prefix(order: Iterable[int], tokens: Sequence[int], budget: int) -> dict[in
             break
         taken[seq] = tokens[seq - 1]
     return taken
-
-
-__all__ = ["END", "Belady", "Clairvoyant", "Random", "bm25_fault_path", "bm25_order", "offline"]

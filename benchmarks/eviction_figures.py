@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.eviction_replay import Outcome
 
+K = TypeVar("K")
 RESAMPLES: Final = 2000
 _SEED: Final = 20240311
 
@@ -58,24 +59,28 @@ def figure(outcomes: Iterable[Outcome]) -> Figure:
 
 def compare(ours: Iterable[Outcome], theirs: Iterable[Outcome]) -> Ratio:
     """Compare two rules on the same asks."""
-    a, counts = _by_conversation(list(ours))
-    b, _ = _by_conversation(list(theirs))
-    draws = _draws(len(counts))
-    totals = draws @ counts
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (draws @ a) / (draws @ b)
-    differences = (draws @ a - draws @ b) / totals
+    a, count_a = _by_conversation(list(ours))
+    b, count_b = _by_conversation(list(theirs))
+    draws = _draws(len(count_a))
+    means_a, means_b = (draws @ a) / (draws @ count_a), (draws @ b) / (draws @ count_b)
+    mean_a, mean_b = float(a.sum() / count_a.sum()), float(b.sum() / count_b.sum())
+    # A resample in which the other rule found nothing counts as beaten without bound, not as missing.
+    ratios = np.divide(means_a, means_b, out=np.full_like(means_a, np.inf), where=means_b > 0)
+    ratio_low, ratio_high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    low, high = np.quantile(means_a - means_b, (0.025, 0.975))
     return Ratio(
-        float(a.sum() / b.sum()) if b.sum() else float("inf"),
-        *(float(bound) for bound in np.nanquantile(ratios, (0.025, 0.975))),
-        float((a.sum() - b.sum()) / counts.sum()),
-        *(float(bound) for bound in np.quantile(differences, (0.025, 0.975))),
+        ratio=mean_a / mean_b if mean_b else float("inf"),
+        ratio_low=float(ratio_low),
+        ratio_high=float(ratio_high),
+        difference=mean_a - mean_b,
+        low=float(low),
+        high=float(high),
     )
 
 
-def group(outcomes: Iterable[Outcome], key: Callable[[Outcome], object]) -> dict[object, list[Outcome]]:
+def group(outcomes: Iterable[Outcome], key: Callable[[Outcome], K]) -> dict[K, list[Outcome]]:
     """Group outcomes."""
-    groups: dict[object, list[Outcome]] = defaultdict(list)
+    groups: dict[K, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[key(outcome)].append(outcome)
     return dict(groups)
@@ -83,7 +88,7 @@ def group(outcomes: Iterable[Outcome], key: Callable[[Outcome], object]) -> dict
 
 def _by_conversation(rows: list[Outcome]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     groups = group(rows, lambda row: row.conversation)
-    names = sorted(groups, key=str)
+    names = sorted(groups)
     sums = [sum(row.found / row.wanted for row in groups[name]) for name in names]
     return np.array(sums, dtype=float), np.array([len(groups[name]) for name in names], dtype=float)
 

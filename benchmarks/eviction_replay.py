@@ -164,9 +164,7 @@ def replay(
                     evidence = ask.question.evidence
                     found = sum(seq in context for seq in evidence)
                     outcomes.append(
-                        Outcome(
-                            conversation.name, ask.question.category, share, ask.lag, found, len(evidence), tokens
-                        )
+                        Outcome(conversation.name, ask.question.category, share, ask.lag, found, len(evidence), tokens)
                     )
                 timing.assembly_seconds += time.perf_counter() - began
                 timing.assemblies += len(heads[head])

@@ -45,8 +45,10 @@ def wrk(orders: Orders) -> Figures:
         literals = (_lua(request) for request in orders.requests)
         file.write(_SCRIPT.format(requests=", ".join(literals)))
         file.flush()
-        _run_wrk(orders, Path(file.name), orders.warm_up)
-        return _run_wrk(orders, Path(file.name), orders.seconds)
+        warming = _run_wrk(orders, Path(file.name), orders.warm_up)
+        figures = _run_wrk(orders, Path(file.name), orders.seconds)
+        figures.total += warming.total
+        return figures
 
 
 def _lua(data: bytes) -> str:
@@ -72,7 +74,7 @@ def _run_wrk(orders: Orders, script: Path, seconds: float) -> Figures:
         raise SystemExit(f"wrk failed: {output}")
     told = json.loads(output.strip().splitlines()[-1])
     taken = told.pop("seconds")
-    return Figures(rate=told["answers"] / taken, cpu=cpu / taken, **told)
+    return Figures(rate=told["answers"] / taken, cpu=cpu / taken, total=told["answers"], **told)
 
 
 BY_NAME: dict[str, Generator] = {"own": own, "wrk": wrk}

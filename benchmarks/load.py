@@ -30,13 +30,17 @@ class Orders(msgspec.Struct):
 
 
 class Figures(msgspec.Struct):
-    """What came back: latencies in milliseconds, ``cpu`` in cores used, ``errors`` the answers that were not 2xx."""
+    """What came back: latencies in milliseconds, ``cpu`` in cores used by the generator, ``errors`` answers not 2xx.
+
+    ``answers`` counts those that were measured, ``total`` all, those of the warm-up too.
+    """
 
     rate: float
     p50: float
     p99: float
     longest: float
     answers: int
+    total: int
     errors: int
     cpu: float
     sample: str = ""
@@ -89,9 +93,7 @@ async def run(orders: Orders) -> Figures:
     """Send for ``warm_up + seconds`` and return the figures of the latter part."""
     loop = asyncio.get_running_loop()
     latencies: array[float] = array("d")
-    connections = [
-        _Connection(orders.requests[i % len(orders.requests)], latencies) for i in range(orders.connections)
-    ]
+    connections = [_Connection(orders.requests[i % len(orders.requests)], latencies) for i in range(orders.connections)]
     for connection in connections:
         await loop.create_connection(lambda c=connection: c, orders.host, orders.port)  # type: ignore[misc]
     await asyncio.sleep(orders.warm_up)
@@ -109,6 +111,7 @@ async def run(orders: Orders) -> Figures:
         p99=percentile(measured, 0.99) * 1000,
         longest=percentile(measured, 1.0) * 1000,
         answers=len(measured),
+        total=len(latencies),
         errors=sum(connection.errors for connection in connections),
         cpu=cpu / seconds,
         sample=samples[0][:500].decode(errors="replace") if samples else "",

@@ -97,6 +97,7 @@ def run(
         p99=percentile(latencies, 0.99),
         longest=latencies[-1],
         answers=len(latencies),
+        total=len(latencies),
         errors=0,
         cpu=cpu / wall,
     )

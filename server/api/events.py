@@ -154,8 +154,9 @@ async def append_events(request: Call, conversation: FromPath[str]) -> Response[
     )
     if not appended.replayed:
         parts.follower.appended(at)
+    own = f"evt_{at.uuid.hex}_"  # str(place) of nearly all, without the detour: an append may have a thousand
     answer = [
-        AppendedEvent(event.id or str(place), place.seq)
+        AppendedEvent(event.id or (f"{own}{place.seq}" if place.conversation is at.uuid else str(place)), place.seq)
         for event, place in zip(command.events, appended.events, strict=True)
     ]
     return reply(AppendReply(answer, appended.head), 201)
