@@ -86,7 +86,11 @@ def shuffled(name: str, length: int, draw: int) -> list[int]:
 
 
 class Clairvoyant(Chosen):
-    """The events that answer most of what is still to be asked, for their tokens: greedy, hence nearly the best set."""
+    """The events that answer most of what is still to be asked, for their tokens: greedy, hence nearly the best set.
+
+    At the end that is the bound. At a lag it also serves what is asked later, so Belady, who looks at what is asked
+    next, may be ahead of it there.
+    """
 
     def __init__(self, conversation: Conversation, budget: int) -> None:
         super().__init__(conversation, budget)

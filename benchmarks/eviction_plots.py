@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.eviction_figures import figure
 from benchmarks.eviction_replay import END, LAGS, SHARES, Outcome
-from benchmarks.eviction_report import BASELINE, Results, at, merged
+from benchmarks.eviction_report import BASELINE, Results, at, merged, ranked
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; chance and foresight are grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5D3A9B")
@@ -31,7 +31,7 @@ def draw(results: Results, directory: Path, title: str, prefix: str) -> list[Pat
             by_budget,
             directory / f"{prefix}-budget.png",
             title=f"{title}: recall at the end of the conversation",
-            label="budget, % of the conversation's tokens",
+            label="budget, % of the conversation's tokens (bands: 95 % intervals)",
             ticks=[f"{share * 100:.0f}" for share in SHARES],
             logarithmic=True,
         ),
@@ -40,7 +40,7 @@ def draw(results: Results, directory: Path, title: str, prefix: str) -> list[Pat
             by_lag,
             directory / f"{prefix}-lag.png",
             title=f"{title}: recall at 10 % of the tokens seen so far",
-            label="events since the last evidence",
+            label="events since the last evidence (bands: 95 % intervals)",
             ticks=[*(str(lag) for lag in LAGS), "end"],
             logarithmic=False,
         ),
@@ -62,25 +62,22 @@ def _draw(
     shown, axes = plt.subplots(figsize=(10, 6), dpi=110, layout="constrained")
     colours = iter(_COLOURS * 4)
     ends: list[tuple[float, str, str]] = []
+    best = next(name for name in ranked(results) if name not in _BOUNDS)
     for name, outcomes in results.items():
         figures = [figure(rows) for _, share, lag in points if (rows := at(outcomes, share, lag))]
         places = [place for place, share, lag in points if at(outcomes, share, lag)]
         bound, base = name in _BOUNDS, name.split(" = ")[0] == BASELINE
         colour = "#888888" if bound else "#000000" if base else next(colours)
         style = ":" if bound else "--" if base else "-"
-        axes.plot(
-            places,
-            [one.fractional for one in figures],
-            style,
-            color=colour,
-            lw=1.4 if bound else 2.2,
-            marker="o",
-            ms=3.5,
-        )
-        if not bound:
-            axes.fill_between(
-                places, [one.low for one in figures], [one.high for one in figures], color=colour, alpha=0.08
-            )
+        values = [one.fractional for one in figures]
+        # The end is no lag: conversations differ in how long ago it makes the evidence.
+        joined = len(places) if logarithmic else len([place for place in places if place < points[-1][0]])
+        width = 1.4 if bound else 2.2
+        axes.plot(places[:joined], values[:joined], style, color=colour, lw=width, marker="o", ms=3.5)
+        axes.plot(places[joined:], values[joined:], "o", color=colour, ms=5)
+        if base or name == best:  # bands of all would hide each other
+            lows, highs = [one.low for one in figures], [one.high for one in figures]
+            axes.fill_between(places[:joined], lows[:joined], highs[:joined], color=colour, alpha=0.12, lw=0)
         ends.append((figures[-1].fractional, _wrapped(name), colour))
     _label_ends(axes, points[-1][0], ends)
     if logarithmic:
@@ -127,5 +124,5 @@ def _label_ends(axes: Any, place: float, ends: list[tuple[float, str, str]]) -> 
             va="center",
             fontsize=9,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5},
+            arrowprops={"arrowstyle": "-", "relpos": (0.0, 0.5), "color": colour, "lw": 0.6, "alpha": 0.5},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from server.errors import InvalidInput
 from server.log.stored import StoredEvent
 from server.working_set import checkpoint, tokens
 from server.working_set.choice import Choice, check
+from server.working_set.eviction import policies
 from server.working_set.explain import explain, residents
 from server.working_set.features import BUCKETS, Features, features
 from server.working_set.fold import Fold
@@ -232,6 +234,39 @@ def test_a_checkpoint_of_another_version_is_outdated() -> None:
         checkpoint.load(data.replace(b"text/1", b"text/0"))
     with pytest.raises(checkpoint.OutdatedCheckpoint):
         checkpoint.load(b"nonsense")
+
+
+def agent_log(seed: int, length: int) -> list[Item]:
+    """Return an agent's log: calls whose results come late or twice, short and long turns, now and then a pin."""
+    generator = random.Random(seed)
+    items: list[Item] = []
+    waiting: list[str] = []
+    for seq in range(1, length + 1):
+        size, chance = generator.choice((1, 5, 20, 60)), generator.random()
+        words = tuple(sorted(generator.sample(range(200), 6)))
+        fields: dict[str, Any] = {"seq": seq, "tokens": size, "features": Features(length=6, words=words)}
+        if chance < 0.25:
+            waiting.append(f"call {seq}")
+            items.append(Item(type="tool_call", role="assistant", call_id=waiting[-1], **fields))
+        elif chance < 0.55 and waiting:
+            call = generator.choice(waiting[-40:])
+            items.append(Item(type="tool_result", role="tool", call_id=call, **fields))
+        elif chance < 0.60 and items:
+            items.append(Item(seq=seq, type="unpin" if chance < 0.58 else "pin", seq_named=max(1, seq - 3)))
+        else:
+            items.append(Item(type="message", role=generator.choice(("user", "assistant")), **fields))
+    return items
+
+
+@pytest.mark.parametrize("policy", sorted(policies()))
+def test_a_fold_interrupted_at_every_event_goes_on_as_it_would_have(policy: str) -> None:
+    choice = Choice(policy=policy, budget_tokens=400)
+    steady, resumed = Fold(choice), Fold(choice)
+    for item in agent_log(5, 500):
+        resumed = checkpoint.load(checkpoint.dump(resumed))
+        assert resumed.apply(item) == steady.apply(item)
+        assert residents(resumed) == residents(steady)
+    assert checkpoint.dump(resumed) == checkpoint.dump(steady)
 
 
 def test_explanations_name_policy_and_versions() -> None:

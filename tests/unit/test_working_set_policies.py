@@ -313,22 +313,31 @@ def test_unknown_policies_and_parameters_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("name", sorted(policies()))
 def test_an_interrupted_policy_goes_on_as_it_would_have(name: str) -> None:
-    trace = zipf_trace(7, length=400)
-    policy, cached = make_policy(Choice(policy=name, budget_tokens=BUDGET)), dict[int, Unit]()
-    for step, (key, size) in enumerate(trace, 1):
+    choice = Choice(policy=name, budget_tokens=BUDGET)
+    steady, resumed, cached = make_policy(choice), make_policy(choice), dict[int, Unit]()
+    evicted = 0
+    for step, (key, size) in enumerate(zipf_trace(7, length=1500, objects=60), 1):
+        state = msgspec.msgpack.encode(resumed.dump())
+        resumed = make_policy(choice)
+        resumed.load(msgspec.msgpack.decode(state))
+        while sum(one.charge for one in cached.values()) + size > BUDGET:
+            expected = steady.evict()
+            assert resumed.evict() == expected
+            assert expected is not None
+            del cached[expected.id]
+            evicted += 1
+        for policy in (steady, resumed):
+            if key not in cached:
+                policy.admit(unit(key, size, step, rarity=float(key % 17)))
+            else:
+                policy.touch(msgspec.structs.replace(cached[key], touches=cached[key].touches + 1, used=step))
         if key in cached:
             cached[key].touches += 1
             cached[key].used = step
-            policy.touch(cached[key])
         else:
             cached[key] = unit(key, size, step, rarity=float(key % 17))
-            policy.admit(cached[key])
-        if step % 3 == 0 and (eviction := policy.evict()):
-            del cached[eviction.id]
-        if step % 5 == 0 and cached:
-            policy.withdraw(min(cached))
-            del cached[min(cached)]
-        resumed = make_policy(Choice(policy=name, budget_tokens=BUDGET))
-        resumed.load(msgspec.msgpack.decode(msgspec.msgpack.encode(policy.dump())))
-        assert resumed.dump() == msgspec.msgpack.decode(msgspec.msgpack.encode(policy.dump()))
-        policy = resumed if step % 2 else policy
+        if step % 50 == 0:
+            for policy in (steady, resumed):
+                policy.withdraw(key)
+            del cached[key]
+    assert evicted > 100

@@ -31,7 +31,7 @@ class Policy:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = (
         "Lets what is touched only once leave early: wins when most events are never touched again, and loses when the "
-        "second touch comes after the ghost has forgotten; without touches it is fifo."
+        "second touch comes after the ghost has forgotten; without touches it is fifo, or nearly."
     )
     parameters_type: ClassVar[type[msgspec.Struct]] = Parameters
 

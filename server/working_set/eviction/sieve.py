@@ -23,7 +23,7 @@ class Policy:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = (
         "A window that spares whatever was touched since the hand last passed: wins when some events are touched again "
-        "and most never are, and loses when touches come long after; without touches it is fifo."
+        "and most never are, and loses when touches come long after; without touches it is fifo, or nearly."
     )
     parameters_type: ClassVar[type[msgspec.Struct]] = Parameters
 
