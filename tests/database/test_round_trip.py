@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import httpx
 import psycopg
 import pytest
 
+from server.database.address import EmbeddedAddress
 from server.database.connections import Database, hot_connection
 from server.database.round_trip import SETTING_TENANT, HotConnection, Statement, array, round_trip
 from server.errors import DatabaseUnavailable
@@ -65,3 +67,24 @@ async def test_a_statement_that_was_forgotten_is_told_as_unavailable_and_the_nex
             await round_trip(connection, [DIVIDE({"by": 1})])
     async with hot_connection(database) as connection:
         assert await round_trip(connection, [DIVIDE({"by": 1})]) == [(1,)]
+
+
+async def test_a_commit_that_fails_is_no_answer(client: httpx.AsyncClient, address: EmbeddedAddress) -> None:
+    conversation = (await client.post("/v1/conversations", json={})).json()["id"]
+    with psycopg.connect(address.conninfo("admin"), autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'at commit' USING ERRCODE = 'disk_full'; END $$"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON event DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    url = f"/v1/conversations/{conversation}/events"
+    for event in ({"role": "user", "content": "x"}, {"role": "user", "content": "x", "id": "mine"}):
+        answer = await client.post(url, json={"events": [event]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    with psycopg.connect(address.conninfo("admin"), autocommit=True) as connection:
+        connection.execute("DROP TRIGGER refuse ON event")
+    assert (await client.get(url)).json()["head"] == 0
+    assert (await client.post(url, json={"events": [{"role": "user", "content": "x"}]})).json()["head"] == 1

@@ -266,6 +266,7 @@ def test_a_fold_interrupted_at_every_event_goes_on_as_it_would_have(policy: str)
         resumed = checkpoint.load(checkpoint.dump(resumed))
         assert resumed.apply(item) == steady.apply(item)
         assert residents(resumed) == residents(steady)
+    assert explain(resumed) == explain(steady)
     assert checkpoint.dump(resumed) == checkpoint.dump(steady)
 
 
