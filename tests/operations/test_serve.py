@@ -141,11 +141,13 @@ def test_a_worker_that_dies_is_replaced(start: Start) -> None:
     victim, other = serve.children("python")
     time.sleep(max(0.0, 2.2 - (time.time() - victim.create_time())))  # an early death waits that long
     victim.kill()
+    victim.wait(10)  # a connection that it had accepted dies with it; from here on the others answer all
     deadline = time.monotonic() + 15
     while len([p for p in serve.children("python") if p.pid != victim.pid and p.status() != "zombie"]) < 2:
         assert time.monotonic() < deadline, serve.log.read_text()
         assert serve.status("/healthz") == 200
         time.sleep(0.05)
+    assert serve.status("/healthz") == 200
     assert other.is_running()
     assert "starting another" in serve.log.read_text()
     text = httpx.get(serve.url + "/metrics").text
