@@ -100,7 +100,9 @@ def reproduction(conversations: list[Conversation]) -> dict[str, list[float]]:
 @click.option("--corrections", type=click.Path(exists=True, path_type=Path), help="LoCoMo's corrected citations.")
 @click.option("--labels", type=click.Path(exists=True, path_type=Path), help="Questions and evidence for JSON lines.")
 @click.option("--policy", "names", multiple=True, help="Only these; by default all.")
-@click.option("--touches", is_flag=True, help="Name evidence that was at hand as used, after each question.")
+@click.option(
+    "--touches", is_flag=True, help="Name the labelled evidence that was at hand as used, at each lag; see the note."
+)
 @click.option("--fault-path", type=click.Choice(sorted(FAULT_PATHS)), help="Bring events back for the question.")
 @click.option("--resident-share", default=0.5, show_default=True, help="The residents' share, with a fault path.")
 @click.option("--out", default=Path("bench-results"), show_default=True, type=click.Path(path_type=Path))
@@ -118,7 +120,19 @@ def main(
     chosen = list(names) or sorted(policies())
     if "fifo" not in chosen:
         chosen.insert(0, "fifo")
-    report: dict[str, object] = {"data": data.name, "scorer": SCORER, "tokenizer": TOKENIZER}
+    if touches:
+        console.print(
+            "[bold]Note:[/] the touches name the labelled evidence, and the same questions are asked again later. "
+            "These figures show that policies use feedback; they do not compare with those without, nor with `random`."
+        )
+    report: dict[str, object] = {
+        "touches": touches,
+        "fault_path": fault_path,
+        "resident_share": resident_share,
+        "data": data.name,
+        "scorer": SCORER,
+        "tokenizer": TOKENIZER,
+    }
     label_sets = {"raw labels": None, "corrected labels": corrections} if corrections else {"labels as given": None}
     prefix = "eviction" + ("-touches" if touches else "") + (f"-{fault_path}" if fault_path else "")
     for title, corrected in label_sets.items():

@@ -108,7 +108,11 @@ class Clairvoyant(Chosen):
 
 
 class Belady:
-    """Evicts what will be touched latest, or never, the longest such first; sees nothing that was let go."""
+    """Evicts what will be touched latest, or never; sees nothing that was let go.
+
+    It looks at the next touch, not at sizes or at how many touches follow, so it is no bound on recall at the end,
+    where everything is asked at once.
+    """
 
     def __init__(self, conversation: Conversation, budget: int) -> None:
         self.tokens = sizes(conversation)

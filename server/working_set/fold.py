@@ -3,8 +3,8 @@
 The hard rules, which hold for every policy:
 
 - The residents' charges never exceed the budget.
-- Pins never leave, and take at most half of the budget; a pin beyond that has no effect. What is pinned is whole, but
-  for a pinned tool call whose later results exceed the quota.
+- Pins never leave, unless they or the tool call that they belong to are erased, and take at most half of the budget; a
+  pin beyond that has no effect. What is pinned is whole, but for a tool call whose later results exceed the quota.
 - A tool call and its results are one unit. A result whose call is not at hand does not become resident.
 - The newest user message stays. No event, nor a tool call with its results, takes more than half of the budget, or
   what pins and the newest user message leave: the rest is cut, with a marker, when it is rendered.
@@ -220,6 +220,8 @@ class Fold:
             if left and left[0].type == "tool_call":
                 unit.parts = left
                 kept.enter(unit)
+            else:  # results cannot stay without their call, pinned or not
+                kept.pins.difference_update(part.seq for part in left)
         if kept.newest_user == seq:
             kept.newest_user = None
         for call_id in [call for call, parts in kept.calls.items() if any(part.seq == seq for part in parts)]:

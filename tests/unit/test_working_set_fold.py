@@ -128,6 +128,16 @@ def test_pins_never_leave_and_have_a_quota() -> None:
     assert 1 not in talk.seqs
 
 
+def test_a_pinned_result_goes_with_its_erased_call() -> None:
+    talk = Talk()
+    talk.add("tool_call", 5, call_id="a")
+    talk.add("tool_result", 5, call_id="a")
+    talk.add("pin", 0, seq_named=2)
+    talk.add("erasure", 0, seq_named=1)
+    assert talk.seqs == []
+    assert talk.fold.kept.pins == set()
+
+
 def test_a_pin_brings_back_what_has_left() -> None:
     talk = Talk(budget=30)
     for _ in range(5):
