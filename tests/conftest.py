@@ -6,7 +6,7 @@ import asyncio
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -46,12 +46,19 @@ def cluster() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def new_database(cluster: EmbeddedPostgres) -> Iterator[Callable[[], EmbeddedAddress]]:
     """Makes migrated, empty databases, dropped when the test ends."""
+    with databases_of(cluster, TEMPLATE) as make:
+        yield make
+
+
+@contextmanager
+def databases_of(cluster: EmbeddedPostgres, template: str) -> Iterator[Callable[..., EmbeddedAddress]]:
+    """Make databases of a template, with options of CREATE DATABASE, and drop them at the end."""
     made: list[str] = []
 
-    def make() -> EmbeddedAddress:
+    def make(options: str = "") -> EmbeddedAddress:
         name = f"test_{next(_numbers)}"
         with _superuser(cluster) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} {options}")
         made.append(name)
         return EmbeddedAddress(cluster.conninfo, name)
 

@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +26,14 @@ from server.database.embedded import EmbeddedPostgres
 from server.database.upgrade import migrations, newest_revision, upgrade
 from server.errors import DatabaseRefused, DatabaseUnavailable
 from tests.api.test_events import append, new_conversation
-
-_numbers = count(1)
+from tests.conftest import databases_of
 
 
 @pytest.fixture
 def empty(cluster: EmbeddedPostgres) -> Iterator[Callable[[str], EmbeddedAddress]]:
     """Makes databases that nothing has touched, dropped when the test ends."""
-    made: list[str] = []
-
-    def make(options: str = "") -> EmbeddedAddress:
-        name = f"empty_{next(_numbers)}"
-        with superuser(cluster) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
-        made.append(name)
-        return EmbeddedAddress(cluster.conninfo, name)
-
-    yield make
-    with superuser(cluster) as connection:
-        for name in made:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def superuser(cluster: EmbeddedPostgres) -> psycopg.Connection[Any]:
-    return psycopg.connect(cluster.conninfo("postgres", "postgres"), autocommit=True)
+    with databases_of(cluster, "template0") as make:
+        yield make
 
 
 def admin(address: EmbeddedAddress) -> psycopg.Connection[Any]:
