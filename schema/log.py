@@ -58,6 +58,7 @@ conversation = Table(
         "floor", BigInteger, nullable=False, server_default=text("0"), comment="seq up to here expired by retention"
     ),
     Column("epoch", BigInteger, nullable=False, server_default=text("0"), comment="raised when what it shows shrinks"),
+    Column("touches", BigInteger, nullable=False, server_default=text("0"), comment="how many touches were recorded"),
     Column("recorded_at", DateTime(timezone=True), nullable=False, comment="of its last event; never goes back"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("deleted_at", DateTime(timezone=True), comment="kept only for what its forks share"),
@@ -111,6 +112,22 @@ event = Table(
         "client_key",
         unique=True,
         postgresql_where=text("client_key IS NOT NULL"),
+    ),
+    # A tool call and its results belong together, however far apart they stand.
+    Index(
+        "event_user_key_conversation_call_id_idx",
+        "user_key",
+        "conversation",
+        "call_id",
+        postgresql_where=text("call_id IS NOT NULL"),
+    ),
+    # Whether a summary covers an event that was erased.
+    Index(
+        "event_user_key_conversation_erased_idx",
+        "user_key",
+        "conversation",
+        "seq",
+        postgresql_where=text("erased_at IS NOT NULL"),
     ),
     CheckConstraint(_one_of("type", EVENT_TYPES), name="type"),
     CheckConstraint(_one_of("role", ROLES), name="role"),

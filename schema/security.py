@@ -20,6 +20,9 @@ TENANT_POLICIES: Final[dict[str, str]] = {
     "event": f"tenant_id = {CURRENT_TENANT}",
     "idempotency": f"tenant_id = {CURRENT_TENANT}",
     "erasure": f"tenant_id = {CURRENT_TENANT}",
+    "touch": f"tenant_id = {CURRENT_TENANT}",
+    "checkpoint": f"tenant_id = {CURRENT_TENANT}",
+    "snapshot": f"tenant_id = {CURRENT_TENANT}",
     "tenant": f"id = {CURRENT_TENANT} OR {IS_OPERATOR}",
     # A request's tenant is found by its key: the caller proves the key by its digest.
     "api_key": f"tenant_id = {CURRENT_TENANT} OR digest = {CURRENT_DIGEST} OR {IS_OPERATOR}",
@@ -28,9 +31,12 @@ TENANT_POLICIES: Final[dict[str, str]] = {
 GRANTS: Final[dict[str, dict[str, str]]] = {
     "turnstone_runtime": {
         "event": "SELECT, INSERT",
-        "conversation": "SELECT, INSERT, UPDATE (head, recorded_at, metadata, retention_days)",
+        "conversation": "SELECT, INSERT, UPDATE (head, touches, recorded_at, metadata, retention_days)",
         "end_user": "SELECT, INSERT, UPDATE (created_at)",  # UPDATE only so that a creation can lock its user's row
         "idempotency": "SELECT, INSERT",
+        "touch": "SELECT, INSERT",
+        "checkpoint": "SELECT, INSERT, UPDATE, DELETE",  # derived from the log: rewritten and thinned at will
+        "snapshot": "SELECT, INSERT",
         "erasure": "SELECT",
         "tenant": "SELECT, INSERT, UPDATE (name, retention_days)",
         "api_key": "SELECT, INSERT, UPDATE (revoked_at)",
@@ -51,6 +57,9 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
         "conversation": "SELECT, INSERT, UPDATE, DELETE",
         "end_user": "SELECT, INSERT, UPDATE, DELETE",
         "idempotency": "SELECT, DELETE",
+        "touch": "SELECT, DELETE",
+        "checkpoint": "SELECT, DELETE",
+        "snapshot": "SELECT, DELETE",
         "erasure": "SELECT, INSERT",
         "tenant": "SELECT, UPDATE (salt), DELETE",
         "api_key": "SELECT, DELETE",
@@ -63,6 +72,7 @@ UNSAMPLED: Final[dict[str, tuple[str, ...]]] = {
     "event": ("client_id", "name", "call_id", "session", "run_id", "content", "metadata"),
     "conversation": ("user_id", "origin_id", "metadata"),
     "end_user": ("id",),
+    "checkpoint": ("fold",),
     "tenant": ("name",),
     "api_key": ("name",),
 }

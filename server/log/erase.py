@@ -16,7 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schema.tables import api_key, end_user, erasure, event, idempotency
+from schema.tables import api_key, checkpoint, end_user, erasure, event, idempotency, snapshot, touch
 from schema.tables import conversation as table
 from schema.tables import tenant as tenant_table
 from server.database.connections import Database
@@ -90,13 +90,9 @@ async def erase_conversation(
             "epoch": table.c.epoch + 1,
         }
         await connection.execute(sa.update(table).where(_mine(tenant, at)).values(gone))
-        await connection.execute(
-            sa.delete(idempotency).where(
-                idempotency.c.user_key == at.user_key,
-                idempotency.c.conversation == at.uuid,
-                idempotency.c.tenant_id == tenant.id,
-            )
-        )
+        for other in (idempotency, snapshot):  # what is about the conversation itself, and not shared by its forks
+            mine = (other.c.user_key == at.user_key, other.c.conversation == at.uuid, other.c.tenant_id == tenant.id)
+            await connection.execute(sa.delete(other).where(*mine))
         erased = await _release(connection, tenant, at)
         for ancestor, state in rows.items():
             if ancestor != at.uuid and state["deleted_at"] is not None:
@@ -144,7 +140,7 @@ async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> Non
         every = sa.select(table.c.id).where(table.c.tenant_id == tenant.id).order_by(table.c.user_key, table.c.id)
         await connection.execute(every.with_for_update())
         erased = (await connection.execute(sa.delete(event).where(event.c.tenant_id == tenant.id))).rowcount
-        for other in (idempotency, table, end_user):
+        for other in (idempotency, touch, checkpoint, snapshot, table, end_user):
             await connection.execute(sa.delete(other).where(other.c.tenant_id == tenant.id))
         await record(connection, tenant, 0, "tenant", actor, erased)
 

@@ -16,6 +16,11 @@ from typing import Final, NamedTuple
 EVENT_TEXT: Final = ("client_id", "name", "call_id", "session", "run_id", "content", "metadata")
 
 _WHERE = "tenant_id = :tenant AND user_key = :user_key AND conversation = :conversation"
+_FOLDED = (
+    "DELETE FROM checkpoint WHERE tenant_id = :tenant AND user_key = :user_key AND head >= :low "
+    "AND (conversation = :conversation OR conversation IN (SELECT c.id FROM conversation c "
+    "WHERE c.user_key = :user_key AND c.tenant_id = :tenant AND c.lineage @> ARRAY[:conversation]))"
+)
 
 
 class Holding(NamedTuple):
@@ -38,6 +43,23 @@ HOLDINGS: Final = (
         f"DELETE FROM event WHERE {_WHERE}",
     ),
     Holding("idempotency", (), None, None, f"DELETE FROM idempotency WHERE {_WHERE}"),
+    # Words of every event up to its head are counted in a checkpoint, of the conversation and of each fork.
+    Holding("checkpoint", ("fold",), _FOLDED, _FOLDED, f"DELETE FROM checkpoint WHERE {_WHERE}"),
+    # Seqs only. What expired or is shown by nobody any more is not touched any more either.
+    Holding(
+        "touch",
+        (),
+        None,
+        f"DELETE FROM touch WHERE {_WHERE} AND at BETWEEN :low AND :high",
+        f"DELETE FROM touch WHERE {_WHERE}",
+    ),
+    Holding(
+        "snapshot",
+        (),
+        None,
+        f"DELETE FROM snapshot WHERE {_WHERE} AND head BETWEEN :low AND :high",
+        f"DELETE FROM snapshot WHERE {_WHERE}",
+    ),
     Holding(
         "conversation",
         ("metadata", "origin_id", "user_id"),

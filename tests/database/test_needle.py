@@ -38,6 +38,8 @@ HARMLESS = {
     ("event", "client_digest"): "HMAC under the tenant's salt",
     ("idempotency", "key_digest"): "HMAC under the tenant's salt",
     ("idempotency", "body_digest"): "HMAC under the tenant's salt",
+    ("snapshot", "digest"): "HMAC under the tenant's salt",
+    ("snapshot", "record"): "stamps, seqs and reasons of ours",
     ("erasure", "scope"): "one of a closed set",
     ("erasure", "user_digest"): "HMAC under the tenant's salt",
     ("erasure", "actor"): "the id of a key, or a word of ours",
