@@ -57,7 +57,7 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
         "conversation": "SELECT, INSERT, UPDATE, DELETE",
         "end_user": "SELECT, INSERT, UPDATE, DELETE",
         "idempotency": "SELECT, DELETE",
-        "touch": "SELECT, DELETE",
+        "touch": "SELECT, INSERT, DELETE",
         "checkpoint": "SELECT, DELETE",
         "snapshot": "SELECT, DELETE",
         "erasure": "SELECT, INSERT",

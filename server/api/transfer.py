@@ -15,10 +15,10 @@ from server.api.documentation import Answer, document
 from server.api.edge import Call, admit, conversation_id, read_body, read_query, reply, services
 from server.api.json_text import check_text
 from server.errors import BadRequest, Conflict, InvalidInput, NotFound, TenantNotEmpty, TooLarge
-from server.log.chunk import parse
-from server.log.export import export
-from server.log.formats.jsonl import Line
-from server.log.restore import restore
+from server.log.formats.export_lines import Line
+from server.log.transfer.chunk import parse
+from server.log.transfer.export import export
+from server.log.transfer.restore import restore
 
 NDJSON: Final = "application/x-ndjson"
 

@@ -14,16 +14,17 @@ import httpx
 from server.cli.client import Client
 from server.cli.uploading import Counts, Sender
 from server.log.formats import FormatError
-from server.log.formats.jsonl import (
+from server.log.formats.export_lines import (
     ConversationLine,
     EndLine,
     ErasureLine,
     EventLine,
     Header,
+    TouchLine,
     UserLine,
     encode_line,
-    read_lines,
 )
+from server.log.formats.jsonl import read_lines
 
 CHUNK: Final = 8 * 1024 * 1024  # bytes; the server takes 16 MiB
 _CUT_OFF = "the export ends before its end line: it was cut off; export again"
@@ -31,7 +32,7 @@ _CUT_OFF = "the export ends before its end line: it was cut off; export again"
 
 def check_whole(path: Path) -> None:
     """Raise FormatError unless every line of an export can be read and its end line counts them all."""
-    counts = dict.fromkeys((UserLine, ConversationLine, EventLine, ErasureLine), 0)
+    counts = dict.fromkeys((UserLine, ConversationLine, EventLine, TouchLine, ErasureLine), 0)
     end: EndLine | None = None
     for number, line in read_lines(path):
         if end is not None:
@@ -42,8 +43,8 @@ def check_whole(path: Path) -> None:
             counts[type(line)] += 1
     if end is None:
         raise FormatError(path, "end", _CUT_OFF)
-    users, conversations, events, erasures = counts.values()
-    if end != EndLine(users=users, conversations=conversations, events=events, erasures=erasures):
+    users, conversations, events, touches, erasures = counts.values()
+    if end != EndLine(users=users, conversations=conversations, events=events, touches=touches, erasures=erasures):
         raise FormatError(path, "end line", f"it says {encode_line(end).decode()}, but other numbers of lines came")
 
 
@@ -63,7 +64,7 @@ def restore_file(send: Sender, path: Path, counts: Counts, advance: Callable[[in
             continue
         if size + len(data) > CHUNK and len(chunk) > 1:
             _send(send, chunk, counts)
-            chunk = [header, conversation] if isinstance(line, EventLine) else [header]
+            chunk = [header, conversation] if isinstance(line, EventLine | TouchLine) else [header]
             size = sum(map(len, chunk))
         if isinstance(line, ConversationLine):
             conversation = data

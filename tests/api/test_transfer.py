@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 import server.cli.restoring
 import server.cli.uploading
-import server.log.export
-import server.log.restore
+import server.log.transfer.export
+import server.log.transfer.salt
 from server.access.tenants import bootstrap
 from server.cli.transfer import export as export_command
 from server.cli.transfer import import_ as import_command
@@ -94,7 +94,7 @@ async def source(start: Start) -> Server:
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """These servers are one process each: waiting as long as a key's row is trusted is enough."""
-    monkeypatch.setattr(server.log.restore, "SETTLE", 0.6)
+    monkeypatch.setattr(server.log.transfer.salt, "SETTLE", 0.6)
 
 
 async def fill(source: Server) -> None:
@@ -364,8 +364,8 @@ async def test_ids_are_not_shared_by_two_tenants_of_one_server(source: Server, t
 async def test_only_so_many_exports_at_once_and_a_stalled_one_gives_its_place_up(
     source: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.log.export, "AT_ONCE", 1)
-    monkeypatch.setattr(server.log.export, "STALL", 1)
+    monkeypatch.setattr(server.log.transfer.export, "AT_ONCE", 1)
+    monkeypatch.setattr(server.log.transfer.export, "STALL", 1)
     made = (await source.post("/v1/conversations", {}))["id"]
     for _ in range(12):
         big = {"events": [{"role": "user", "content": "x" * 1_000_000}] * 10}

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from server.log.formats import FormatError, ImportedConversation, ImportedEvent, json_array
 from server.log.formats.chatgpt import Trunk, read_chatgpt
-from server.log.formats.json_array import read_elements
-from server.log.formats.jsonl import (
+from server.log.formats.export_lines import (
     ConversationLine,
     EventLine,
     Header,
@@ -26,11 +25,11 @@ from server.log.formats.jsonl import (
     encode_line,
     format_time,
     parse_time,
-    read_jsonl,
-    read_lines,
     stored_text,
     verbatim,
 )
+from server.log.formats.json_array import read_elements
+from server.log.formats.jsonl import read_jsonl, read_lines
 from server.log.formats.locomo import read_locomo
 from server.log.formats.longmemeval import read_longmemeval
 

@@ -8,7 +8,6 @@ that salt over. Nothing else should write to the tenant until the restore has en
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -17,80 +16,20 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schema.tables import conversation, end_user, erasure
-from schema.tables import tenant as tenant_table
+from schema.tables import erasure
 from server.database.connections import Database
 from server.database.ids import ConversationId, keyed_hash, user_key
 from server.database.tenant import Tenant
-from server.errors import Conflict, InvalidInput, TenantNotEmpty
-from server.log.chunk import Chunk, Part, relative
+from server.errors import Conflict, InvalidInput
 from server.log.erase import ROLE
-from server.log.export import EVENT_COLUMNS, event_line
-from server.log.formats.jsonl import EventLine, encode_line, parse_time, stored_text
+from server.log.formats.export_lines import EventLine, encode_line, parse_time, stored_text
 from server.log.lineage import Lineage
-
-# Longer than any process trusts what it has read of a tenant (half a second), so that none goes on with the old salt.
-SETTLE: Final = 1.0
+from server.log.transfer import restore_statements as statements
+from server.log.transfer.chunk import Chunk, Part, relative
+from server.log.transfer.lines import event_line
+from server.log.transfer.salt import adopt_salt, check_salt
 
 _UNDER_WAY: Final = -1  # the epoch of a conversation that is not whole yet
-
-_ROWS = sa.text(
-    """
-    SELECT c.user_key, c.id, c.user_id, c.parent, c.fork_seq, c.head, c.epoch, c.deleted_at, c.lineage, c.lineage_end
-    FROM conversation c
-    WHERE c.tenant_id = :tenant
-      AND (c.user_key, c.id) IN (SELECT * FROM unnest(CAST(:keys AS bigint[]), CAST(:ids AS uuid[])))
-    ORDER BY c.id FOR UPDATE
-    """
-)
-_STORED = sa.text(
-    f"""
-    SELECT {EVENT_COLUMNS}
-    FROM unnest(CAST(:keys AS bigint[]), CAST(:ids AS uuid[]), CAST(:lows AS bigint[]), CAST(:highs AS bigint[]))
-        AS w(user_key, id, low, high)
-    JOIN event e ON e.user_key = w.user_key AND e.conversation = w.id AND e.seq BETWEEN w.low AND w.high
-        AND e.tenant_id = :tenant
-    """
-)
-
-
-def _insert(table: str, columns: str, conflict: str = "") -> sa.TextClause:
-    """Return the INSERT of rows that come as one JSON array, since row-level security refuses COPY."""
-    names = ", ".join(column.split()[0] for column in columns.split(","))
-    return sa.text(
-        f"INSERT INTO {table} (tenant_id, {names}) SELECT :tenant, {names} "
-        f"FROM json_to_recordset(CAST(:rows AS json)) AS r({columns}) {conflict}"
-    )
-
-
-_USERS = _insert("end_user", "user_key bigint, id text, created_at timestamptz", "ON CONFLICT DO NOTHING")
-_CONVERSATIONS = _insert(
-    "conversation",
-    "user_key bigint, id uuid, user_id text, origin_id text, metadata text, head bigint, floor bigint, epoch bigint, "
-    "recorded_at timestamptz, created_at timestamptz, deleted_at timestamptz, retention_days int, parent uuid, "
-    "fork_seq bigint, lineage uuid[], lineage_end bigint[]",
-    "ON CONFLICT DO NOTHING RETURNING id",
-)
-_EVENTS = _insert(
-    "event",
-    "user_key bigint, conversation uuid, seq bigint, recorded_at timestamptz, occurred_at timestamptz, "
-    "erased_at timestamptz, type text, role text, client_key bytea, client_digest bytea, client_id text, name text, "
-    "call_id text, session text, run_id text, content text, metadata text",
-)
-_ERASURES = _insert(
-    "erasure",
-    "user_key bigint, id uuid, scope text, conversation uuid, user_digest bytea, first_seq bigint, last_seq bigint, "
-    "events bigint, actor text, created_at timestamptz",
-    "ON CONFLICT DO NOTHING",
-)
-_RAISE = sa.text(
-    """
-    UPDATE conversation c SET head = r.head, epoch = r.epoch, recorded_at = greatest(c.recorded_at, r.recorded_at)
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        user_key bigint, id uuid, head bigint, epoch bigint, recorded_at timestamptz)
-    WHERE c.user_key = r.user_key AND c.id = r.id AND c.tenant_id = :tenant
-    """
-)
 
 
 class Restored(NamedTuple):
@@ -115,6 +54,7 @@ class _Writes(msgspec.Struct):
     conversations: list[dict[str, Any]] = msgspec.field(default_factory=list)
     raised: list[dict[str, Any]] = msgspec.field(default_factory=list)
     events: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    touches: list[dict[str, Any]] = msgspec.field(default_factory=list)
     compared: dict[tuple[UUID, int], EventLine] = msgspec.field(default_factory=dict)
     ranges: list[tuple[ConversationId, int, int]] = msgspec.field(default_factory=list)
 
@@ -125,48 +65,15 @@ async def restore(database: Database, tenant: Tenant, chunk: Chunk) -> Restored:
     Raises TenantNotEmpty when the ids cannot be kept here, InvalidInput for a damaged export (a gap, a parent that does
     not come first), Conflict for one that says other than what is stored.
     """
-    await _adopt_salt(database, tenant, chunk.salt)
+    await adopt_salt(database, tenant, chunk.salt)
     try:
         async with database.transaction(tenant, role=ROLE) as connection:
-            await _check_salt(connection, tenant, chunk.salt)
+            await check_salt(connection, tenant, chunk.salt)
             return await _write(connection, tenant, chunk)
     except sa.exc.DataError as error:
         raise InvalidInput(f"the export is damaged: {str(error.orig).splitlines()[0]}") from error
     except sa.exc.IntegrityError as error:
         raise Conflict(f"the export does not fit what is stored: {str(error.orig).splitlines()[0]}") from error
-
-
-async def _adopt_salt(database: Database, tenant: Tenant, salt: bytes) -> None:
-    mine = tenant_table.c.id == tenant.id
-    # As an operator only to see that no other tenant has the salt: it would have the same ids.
-    async with database.transaction(tenant, role=ROLE, operator=True) as connection:
-        current = await connection.scalar(sa.select(tenant_table.c.salt).where(mine).with_for_update())
-        if current is not None and bytes(current) == salt:
-            return
-        if not await _is_empty(connection, tenant):
-            raise TenantNotEmpty("this export is of another tenant, and this one is not empty: its ids cannot be kept")
-        taken = sa.select(tenant_table.c.id).where(tenant_table.c.salt == salt).limit(1)
-        if await connection.scalar(taken) is not None:
-            raise TenantNotEmpty("this export is of a tenant of this server: its ids cannot be kept in another")
-        await connection.execute(sa.update(tenant_table).where(mine).values(salt=salt))
-    await asyncio.sleep(SETTLE)
-    async with database.transaction(tenant, role=ROLE) as connection:
-        if not await _is_empty(connection, tenant):
-            raise Conflict("something wrote to this tenant as the restore began; stop it, and use an empty tenant")
-
-
-async def _is_empty(connection: AsyncConnection, tenant: Tenant) -> bool:
-    for table in (conversation, end_user, erasure):
-        if await connection.scalar(sa.select(1).select_from(table).where(table.c.tenant_id == tenant.id).limit(1)):
-            return False
-    return True
-
-
-async def _check_salt(connection: AsyncConnection, tenant: Tenant, salt: bytes) -> None:
-    row = sa.select(tenant_table.c.salt).where(tenant_table.c.id == tenant.id).with_for_update(read=True)
-    current = await connection.scalar(row)
-    if current is None or bytes(current) != salt:
-        raise TenantNotEmpty("this tenant has another salt than the export: its ids cannot be kept")
 
 
 async def _write(connection: AsyncConnection, tenant: Tenant, chunk: Chunk) -> Restored:
@@ -191,8 +98,8 @@ async def _write(connection: AsyncConnection, tenant: Tenant, chunk: Chunk) -> R
         for user in chunk.users
         if user.id not in erased_users or parse_time(user.created_at) >= erased_users[user.id]
     ]
-    await _send(connection, tenant, _USERS, users)
-    inserted = await _send(connection, tenant, _CONVERSATIONS, writes.conversations)
+    await _send(connection, tenant, statements.USERS, users)
+    inserted = await _send(connection, tenant, statements.CONVERSATIONS, writes.conversations)
     if len(inserted) < len(writes.conversations):
         made = {row.id for row in inserted}
         lost = next(row for row in writes.conversations if UUID(row["id"]) not in made)
@@ -200,8 +107,10 @@ async def _write(connection: AsyncConnection, tenant: Tenant, chunk: Chunk) -> R
             f"the conversation {ConversationId(lost['user_key'], UUID(lost['id']))} cannot be made: its id, or its "
             f"origin_id {lost['origin_id']!r}, is taken"
         )
-    await _send(connection, tenant, _EVENTS, writes.events)
-    await _send(connection, tenant, _RAISE, writes.raised)
+    await _send(connection, tenant, statements.EVENTS, writes.events)
+    await _send(connection, tenant, statements.RAISE, writes.raised)
+    await _send(connection, tenant, statements.TOUCHES, writes.touches)
+    await _send(connection, tenant, statements.TOUCHED, writes.touches)
     erasures = [
         msgspec.structs.asdict(line)
         | {
@@ -210,7 +119,7 @@ async def _write(connection: AsyncConnection, tenant: Tenant, chunk: Chunk) -> R
         }
         for line in chunk.erasures
     ]
-    await _send(connection, tenant, _ERASURES, erasures)
+    await _send(connection, tenant, statements.ERASURES, erasures)
     return Restored(len(writes.conversations), len(writes.events), len(writes.compared))
 
 
@@ -222,7 +131,7 @@ async def _known(connection: AsyncConnection, tenant: Tenant, parts: list[Part])
             if other is not None and (at := relative(part.id, other)):
                 wanted.add(at)
     values = {"tenant": tenant.id, "keys": [at.user_key for at in wanted], "ids": [at.uuid for at in wanted]}
-    rows = (await connection.execute(_ROWS, values)).all() if wanted else []
+    rows = (await connection.execute(statements.ROWS, values)).all() if wanted else []
     return {
         ConversationId(row.user_key, row.id): _Known(row.head, Lineage(row.lineage or [], row.lineage_end or []), row)
         for row in rows
@@ -302,6 +211,17 @@ def _plan(salt: bytes, part: Part, here: _Known | None, known: dict[Conversation
     elif new or state["epoch"] != epoch:
         writes.raised.append(state)
     writes.events += [_event(salt, part.id, event) for event in new]
+    writes.touches += [
+        {
+            "user_key": part.id.user_key,
+            "conversation": part.id.uuid.hex,
+            "ord": touch.ord,
+            "at": touch.at,
+            "seqs": touch.seqs,
+            "recorded_at": touch.recorded_at,
+        }
+        for touch in part.touches
+    ]
     return _Known(reached, lineage, here.row if here else None)
 
 
@@ -338,7 +258,7 @@ async def _compare(connection: AsyncConnection, tenant: Tenant, writes: _Writes)
         "lows": [low for _, low, _ in writes.ranges],
         "highs": [high for _, _, high in writes.ranges],
     }
-    for row in await connection.execute(_STORED, values):
+    for row in await connection.execute(statements.STORED, values):
         line = writes.compared[row[0], row[1]]
         stored = event_line(line.conversation, tuple(row))
         if encode_line(stored) != encode_line(line) and not (stored.erased_at and not line.erased_at):

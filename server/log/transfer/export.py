@@ -23,20 +23,9 @@ from server.database.failures import unavailable
 from server.database.ids import ConversationId, user_key
 from server.database.tenant import Tenant
 from server.errors import DatabaseUnavailable, NotFound
-from server.log.formats.jsonl import (
-    FORMAT,
-    VERSION,
-    ConversationLine,
-    EndLine,
-    ErasureLine,
-    EventLine,
-    Header,
-    Line,
-    UserLine,
-    encode_line,
-    verbatim,
-)
+from server.log.formats.export_lines import FORMAT, VERSION, EndLine, Header, Line, UserLine, encode_line
 from server.log.read import BEGIN
+from server.log.transfer.lines import EVENT_COLUMNS, conversation_line, erasure_line, event_line, time_text, touch_line
 
 STALL: Final = 60  # seconds
 GRACE: Final = 60.0  # seconds
@@ -45,19 +34,7 @@ AT_ONCE: Final = 2  # exports of one process; each holds a connection and a snap
 _CHUNK: Final = 256 * 1024  # bytes
 _EVENTS: Final = 32  # events may have a megabyte each
 _ROWS: Final = 200
-
-
-def time_text(column: str) -> str:
-    """Return the SQL that writes a time as the export does."""
-    return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-
-
-# In the order of EventLine's making in `event_line`.
-EVENT_COLUMNS: Final = (
-    "e.conversation, e.seq, e.type, e.role, e.name, e.client_id, encode(e.client_key, 'hex'), "
-    "encode(e.client_digest, 'hex'), e.call_id, e.session, e.run_id, e.content, e.metadata, "
-    f"{time_text('e.occurred_at')}, {time_text('e.recorded_at')}, {time_text('e.erased_at')}"
-)
+_NIL: Final = UUID(int=0)
 _USERS: Final = f"""
 SELECT u.id, {time_text("u.created_at")} FROM end_user u
 WHERE u.tenant_id = %(tenant)s {{only}} ORDER BY u.id COLLATE "C"
@@ -79,6 +56,11 @@ _EVENTS_OF: Final = f"""
 SELECT {EVENT_COLUMNS} FROM event e
 WHERE e.user_key = %(user_key)s AND e.conversation = %(id)s AND e.tenant_id = %(tenant)s AND e.seq > %(after)s
 ORDER BY e.seq LIMIT {_EVENTS}
+"""
+_TOUCHES_OF: Final = f"""
+SELECT x.ord, x.at, x.seqs, {time_text("x.recorded_at")} FROM touch x
+WHERE x.user_key = %(user_key)s AND x.conversation = %(id)s AND x.tenant_id = %(tenant)s AND x.ord > %(after)s
+ORDER BY x.ord LIMIT {_ROWS}
 """
 _ERASURES: Final = f"""
 SELECT x.id, x.user_key, x.scope, x.conversation, encode(x.user_digest, 'hex'), x.first_seq, x.last_seq, x.events,
@@ -192,7 +174,7 @@ async def _snapshot(database: Database, tenant: Tenant) -> AsyncIterator[psycopg
 async def _lines(
     connection: psycopg.AsyncConnection[Any], only: dict[str, str], values: dict[str, Any]
 ) -> AsyncIterator[Line]:
-    counts = {"users": 0, "conversations": 0, "events": 0, "erasures": 0}
+    counts = {"users": 0, "conversations": 0, "events": 0, "touches": 0, "erasures": 0}
     # The one list without an index in the order wanted: sorted once, read through a cursor.
     async with connection.cursor("users") as cursor:
         cursor.itersize = _ROWS
@@ -203,108 +185,35 @@ async def _lines(
     conversations = _CONVERSATIONS.format(only=only["conversations"], parent=only["parent"])
     async for row in _pages(connection, conversations, values, key=1):
         counts["conversations"] += 1
-        line = _conversation_line(row)
+        line = conversation_line(row)
         yield line
-        after = 0
-        while True:
-            cursor_values = {"user_key": row[0], "id": row[1], "tenant": values["tenant"], "after": after}
-            events = await (await connection.execute(_EVENTS_OF, cursor_values)).fetchall()
-            for event in events:
-                yield event_line(line.id, event)
-            counts["events"] += len(events)
-            if len(events) < _EVENTS:
-                break
-            after = events[-1][1]
+        of = {"user_key": row[0], "id": row[1], "tenant": values["tenant"]}
+        async for event in _pages(connection, _EVENTS_OF, of, key=1, size=_EVENTS, after=0):
+            counts["events"] += 1
+            yield event_line(line.id, event)
+        async for touch in _pages(connection, _TOUCHES_OF, of, key=0, after=0):
+            counts["touches"] += 1
+            yield touch_line(line.id, touch)
     async for row in _pages(connection, _ERASURES.format(only=only["erasures"]), values, key=0):
         counts["erasures"] += 1
-        yield _erasure_line(row)
+        yield erasure_line(row)
     yield EndLine(**counts)
 
 
 async def _pages(
-    connection: psycopg.AsyncConnection[Any], statement: str, values: dict[str, Any], *, key: int
+    connection: psycopg.AsyncConnection[Any],
+    statement: str,
+    values: dict[str, Any],
+    *,
+    key: int,
+    size: int = _ROWS,
+    after: UUID | int = _NIL,
 ) -> AsyncIterator[tuple[Any, ...]]:
-    """Yield the rows of a statement that takes up after the id in column ``key``."""
-    after = UUID(int=0)
+    """Yield the rows of a statement that takes up after the id or number in column ``key``, ``size`` at a time."""
     while True:
         rows = await (await connection.execute(statement.encode(), values | {"after": after})).fetchall()
         for row in rows:
             yield row
-        if len(rows) < _ROWS:
+        if len(rows) < size:
             return
         after = rows[-1][key]
-
-
-def _conversation_line(row: tuple[Any, ...]) -> ConversationLine:
-    (
-        key, uuid, origin, user, parent, fork_seq, lineage, ends, created, recorded, deleted, metadata, retention, head,
-        floor, epoch, oldest,
-    ) = row  # fmt: skip
-    raw, text = verbatim(None) if metadata == "{}" else verbatim(metadata)
-    first = head + 1 if oldest is None else oldest
-    return ConversationLine(
-        id=str(ConversationId(key, uuid)),
-        origin_id=origin,
-        user=user,
-        parent=None if parent is None else str(ConversationId(key, parent)),
-        fork_seq=fork_seq,
-        lineage=None
-        if lineage is None
-        else [(str(ConversationId(key, owner)), end) for owner, end in zip(lineage, ends or [], strict=True)],
-        created_at=created,
-        recorded_at=recorded,
-        deleted_at=deleted,
-        metadata=raw,
-        metadata_text=text,
-        retention_days=retention,
-        head=head,
-        first=None if first == (fork_seq or 0) + 1 else first,
-        floor=floor,
-        epoch=max(epoch, 0),
-    )
-
-
-def event_line(conversation: str, row: tuple[Any, ...]) -> EventLine:
-    """Return the line of an event, from a row of EVENT_COLUMNS."""
-    (
-        _, seq, kind, role, name, client_id, client_key, digest, call_id, session, run_id, content, metadata, occurred,
-        recorded, erased,
-    ) = row  # fmt: skip
-    raw_content, content_text = verbatim(content)
-    raw_metadata, metadata_text = verbatim(metadata)
-    return EventLine(
-        conversation=conversation,
-        seq=seq,
-        type=kind,
-        role=role,
-        name=name,
-        id=client_id,
-        client_key=client_key if client_id is None else None,
-        client_digest=digest,
-        call_id=call_id,
-        session=session,
-        run_id=run_id,
-        content=raw_content,
-        content_text=content_text,
-        metadata=raw_metadata,
-        metadata_text=metadata_text,
-        occurred_at=None if occurred == recorded else occurred,
-        recorded_at=recorded,
-        erased_at=erased,
-    )
-
-
-def _erasure_line(row: tuple[Any, ...]) -> ErasureLine:
-    uuid, key, scope, conversation, user_digest, first, last, events, actor, created = row
-    return ErasureLine(
-        id=uuid.hex,
-        user_key=f"{key & 0xFFFF_FFFF_FFFF_FFFF:016x}",
-        scope=scope,
-        conversation=None if conversation is None else conversation.hex,
-        user_digest=user_digest,
-        first_seq=first,
-        last_seq=last,
-        events=events,
-        actor=actor,
-        created_at=created,
-    )

@@ -8,13 +8,14 @@ import msgspec
 
 from server.database.ids import ConversationId, parse_conversation_id, user_key
 from server.errors import InvalidInput
-from server.log.formats.jsonl import (
+from server.log.formats.export_lines import (
     ConversationLine,
     EndLine,
     ErasureLine,
     EventLine,
     Header,
     Line,
+    TouchLine,
     UserLine,
     decode_line,
 )
@@ -26,6 +27,7 @@ class Part(msgspec.Struct, kw_only=True):
     id: ConversationId
     line: ConversationLine
     events: list[EventLine]
+    touches: list[TouchLine]
     ended: bool = False
 
     @property
@@ -92,6 +94,10 @@ def _add(chunk: Chunk, line: Line) -> None:
         if not chunk.parts or chunk.parts[-1].line.id != line.conversation or chunk.parts[-1].ended:
             raise ValueError(f"an event of {line.conversation!r} stands outside it")
         _add_event(chunk.parts[-1], line)
+    elif isinstance(line, TouchLine):
+        if not chunk.parts or chunk.parts[-1].line.id != line.conversation:
+            raise ValueError(f"a touch of {line.conversation!r} stands outside it")
+        _add_touch(chunk.parts[-1], line)
     elif isinstance(line, ConversationLine):
         chunk.parts.append(_part(chunk.salt, line))
     elif isinstance(line, UserLine):
@@ -108,7 +114,7 @@ def _part(salt: bytes, line: ConversationLine) -> Part:
         raise ValueError(f"{line.id!r} is no id of a conversation")
     if line.user is not None and user_key(salt, "user", line.user) != at.user_key:
         raise ValueError(f"{line.id} does not belong to its user under the salt of this export")
-    part = Part(id=at, line=line, events=[])
+    part = Part(id=at, line=line, events=[], touches=[])
     if line.lineage is not None:
         ends = [0, *(end for _, end in line.lineage)]
         if line.parent is None or ends != sorted(set(ends)) or ends[-1] != line.fork_seq:
@@ -137,3 +143,11 @@ def _add_event(part: Part, line: EventLine) -> None:
     if not part.first <= line.seq <= part.line.head:
         raise ValueError(f"{line.conversation} holds seq {part.first} to {part.line.head}, not {line.seq}")
     part.events.append(line)
+
+
+def _add_touch(part: Part, line: TouchLine) -> None:
+    if part.touches and (line.ord <= part.touches[-1].ord or line.at < part.touches[-1].at):
+        raise ValueError(f"{line.conversation}: touch {part.touches[-1].ord} is followed by {line.ord}, out of order")
+    if line.at > part.line.head or max(line.seqs) > line.at:
+        raise ValueError(f"{line.conversation}: touch {line.ord} names events beyond the head of its time, {line.at}")
+    part.touches.append(line)

@@ -1,0 +1,1 @@
+"""A tenant's whole log out and in again, as the very same rows."""
