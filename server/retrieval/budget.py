@@ -1,0 +1,43 @@
+"""Which events of a ranking to show within a number of tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+
+from server.retrieval.ranking import Ranking
+from server.retrieval.turns import Key
+
+
+class Filled(Struct, frozen=True):
+    """What fits: ``keys`` by conversation and in its order; ``tokens`` is their sum, never above the budget."""
+
+    keys: tuple[Key, ...]
+    tokens: int
+
+
+def fill(ranking: Ranking, budget: int) -> Filled:
+    """Take events best first, and those beside the very best, passing over what no longer fits.
+
+    Not only the hits: everything that was ranked. Scores are log-odds, so subtracting the logarithm of its tokens makes
+    an event's score its chance of evidence per token; the plan says how far. The tokens are those of the entries.
+    """
+    evidence = ranking.evidence
+    plan = ranking.plan
+    ranked = np.flatnonzero(~evidence.nothing)
+    locals_ = evidence.pool[ranked]
+    tokens = evidence.view.column("tokens")
+    values = np.round(evidence.scores[ranked] - plan.density * np.log(np.maximum(tokens[locals_], 1)), 6)
+    shown = np.append(evidence.shown(), False)
+    before, after = evidence.view.steps.before(1), evidence.view.steps.after(1)
+    taken: set[int] = set()
+    spent = 0
+    best = sorted(range(len(ranked)), key=lambda place: (-values[place], evidence.key(int(locals_[place]))))
+    for number, place in enumerate(best):
+        local = int(locals_[place])
+        beside = (int(before[local]), int(after[local])) if number < plan.neighbours else ()
+        for one in (local, *beside):
+            if one not in taken and shown[one] and spent + int(tokens[one]) <= budget:
+                taken.add(one)
+                spent += int(tokens[one])
+    return Filled(tuple(sorted(evidence.key(local) for local in taken)), spent)
