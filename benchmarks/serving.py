@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,8 +44,11 @@ class Cpu(NamedTuple):
 class Serving:
     """A running server; ``first_answer`` is the seconds from its start to the first 200 of /readyz."""
 
-    def __init__(self, data_dir: Path, *, flags: list[str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, flags: list[str] | None = None, program: Sequence[str] = ("server.cli", "serve")
+    ) -> None:
         self.data_dir = data_dir
+        self._program = program
         self._flags = flags or []
         self.first_answer = 0.0
 
@@ -54,7 +57,7 @@ class Serving:
         began = time.perf_counter()
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "server.cli", "serve", "--data-dir", str(self.data_dir), "--port", "0"),
+                *(sys.executable, "-m", *self._program, "--data-dir", str(self.data_dir), "--port", "0"),
                 *self._flags,
             ],
             stdout=subprocess.PIPE,

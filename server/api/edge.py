@@ -176,3 +176,8 @@ class _Reply(Response[bytes]):
 def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
     """Answer with a msgspec struct (or what it can encode) as JSON."""
     return _Reply(_Encoded(_encoder.encode(value), status, headers))
+
+
+def reply_encoded(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Answer with JSON that is encoded already."""
+    return _Reply(_Encoded(body, status, headers))

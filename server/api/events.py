@@ -21,13 +21,15 @@ from server.api.edge import (
     read_body,
     read_query,
     reply,
+    reply_encoded,
     services,
 )
+from server.context.control import check_choices
 from server.errors import Conflict, InvalidInput, NotFound
 from server.log.append import Idempotency
 from server.log.erase import erase_event
 from server.log.events import NewEvent, validate
-from server.log.read import read_event, read_range
+from server.log.read import read_event
 from server.log.stored import StoredEvent
 
 MAX_KEY = 256
@@ -144,6 +146,7 @@ async def append_events(request: Call, conversation: FromPath[str]) -> Response[
     body = await read_body(request)
     command = decode_bytes(body, _append)
     validate(command.events, max_bytes=parts.settings.max_event_bytes)
+    check_choices(command.events)
     key = header(request, b"idempotency-key")
     appended = await parts.appender.append(
         caller.tenant,
@@ -184,8 +187,7 @@ def check_key(key: str) -> str:
 async def list_events(request: Call, conversation: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "read")
     query = read_query(request, RangeQuery)
-    page = await read_range(
-        services(request).database,
+    page = await services(request).tails.read_range(
         caller.tenant,
         conversation_id(conversation),
         after_seq=query.after_seq,
@@ -194,7 +196,7 @@ async def list_events(request: Call, conversation: FromPath[str]) -> Response[by
         descending=query.order == "desc",
         as_of=parse_as_of(query.as_of),
     )
-    return reply(EventPage(page.events, page.has_more, page.head))
+    return reply_encoded(page.encode())
 
 
 def parse_as_of(text: str | None) -> int | datetime | None:
@@ -250,6 +252,7 @@ async def delete_event(request: Call, conversation: FromPath[str], event: FromPa
     erased = await erase_event(parts.database, caller.tenant, at, found.seq, actor=caller.actor)
     for changed in erased:
         parts.follower.appended(changed)
+        parts.embedder.hint(caller.tenant, changed)
     return reply(await read_event(parts.database, caller.tenant, at, event))
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from server.errors import BadRequest, InvalidInput
 
 MAX_DEPTH = 100
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_MANY_QUOTES = 100_000  # splitting at them is ten times faster, but takes fifty bytes for each
+_STEP = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def check_text(body: bytes) -> None:
@@ -42,8 +46,12 @@ def _check_surrogates(body: bytes) -> None:
 
 
 def _check_depth(body: bytes) -> None:
-    depth = 0
-    for match in _BRACKET.finditer(_STRING.sub(b"", body)):
-        depth += 1 if match[0] in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise InvalidInput(f"the body is nested deeper than {MAX_DEPTH} levels")
+    if body.count(b'"') > _MANY_QUOTES:
+        bare = _STRING.sub(b"", body)
+    else:
+        if b"\\" in body:
+            body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        bare = b"".join(body.split(b'"')[::2])  # without escapes, every other part between quotes is a string
+    steps = np.frombuffer(bare.translate(_STEP, _NO_BRACKETS), dtype=np.int8)
+    if np.cumsum(steps, dtype=np.int32).max(initial=0) > MAX_DEPTH:
+        raise InvalidInput(f"the body is nested deeper than {MAX_DEPTH} levels")

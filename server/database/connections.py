@@ -8,8 +8,11 @@ time.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final
 
 import psycopg
 import psycopg_pool
@@ -34,6 +37,10 @@ _HOT_OPTIONS = (
 )
 _TIMEZONE = "-c timezone=UTC"
 
+# To borrow from the pool and to give back takes as long as a short statement, so a few connections stay at hand.
+_AT_HAND: Final = 4
+_AT_HAND_SECONDS: Final = 1.0  # then the pool has it again: for who asks there, and to end connections by their age
+
 
 class Database:
     """The database as the server sees it: one pool for each role in use."""
@@ -54,13 +61,19 @@ class Database:
             name="hot",
             open=False,
         )
+        self._at_hand: list[tuple[HotConnection, float]] = []  # with when to give it back
+        self._most_at_hand = min(_AT_HAND, pool_size - 1)  # who asks the pool itself must find one there
+        self._asking = 0
+        self._closed = False
 
     async def open(self) -> None:
         """Start the pools; the database need not be up yet."""
         await self.hot.open()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those in use when they are given back."""
+        self._closed = True
+        await self._give_back()
         await self.hot.close()
         for engine in self._engines.values():
             await engine.dispose()
@@ -98,11 +111,60 @@ class Database:
                 raise answer from error
             raise
 
+    async def connect(self, role: str, *, options: str = "") -> HotConnection:
+        """Open a bare connection of one's own, as a role; the caller closes it. Raises DatabaseUnavailable.
+
+        ``options`` are further ones, as of libpq.
+        """
+        try:
+            return await HotConnection.connect(
+                self.address.conninfo(role),
+                autocommit=True,
+                prepare_threshold=None,
+                options=_options(self.address, f"{_HOT_OPTIONS} {options}", role),
+            )
+        except psycopg.Error as error:
+            if answer := unavailable(error):
+                raise answer from error
+            raise
+
     def suspect(self) -> None:
         """Look at every idle connection, since one has just failed: after a crash all are dead, one failure each."""
         if self._checking is None or self._checking.done():
-            self._checking = asyncio.create_task(self.hot.check(), name="check connections")
+            self._checking = asyncio.create_task(self._check(), name="check connections")
             self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    @property
+    def at_hand(self) -> int:
+        """How many bare connections are free without being in the pool."""
+        return len(self._at_hand)
+
+    async def _check(self) -> None:
+        await self._give_back()
+        await self.hot.check()
+
+    async def _give_back(self) -> None:
+        while self._at_hand:
+            await self.hot.putconn(self._at_hand.pop()[0])
+
+    async def borrow(self) -> tuple[HotConnection, float]:
+        """Return a bare connection, and until when it may stay at hand."""
+        if self._at_hand:
+            return self._at_hand.pop()
+        self._asking += 1
+        try:
+            return await self.hot.getconn(), time.monotonic() + _AT_HAND_SECONDS
+        finally:
+            self._asking -= 1
+
+    async def give_back(self, connection: HotConnection, until: float) -> None:
+        """Keep a connection that works at hand, unless somebody waits for the pool; else give it back."""
+        idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        wanted = not self._asking and not self._closed
+        if idle and wanted and len(self._at_hand) < self._most_at_hand and time.monotonic() < until:
+            self._at_hand.append((connection, until))
+        else:
+            await self.hot.putconn(connection)
 
     def _engine(self, role: str) -> AsyncEngine:
         if role not in self._engines:
@@ -130,17 +192,33 @@ def _options(address: Address, extra: str, role: str = "turnstone_runtime") -> s
     return f"{given} {_TIMEZONE} {extra}".strip()
 
 
-@asynccontextmanager
-async def hot_connection(database: Database) -> AsyncIterator[HotConnection]:
+class hot_connection:  # noqa: N801 - used as a function is: ``async with hot_connection(database) as connection``
     """Borrow a bare connection; raises DatabaseUnavailable when there is none or it breaks."""
-    try:
-        async with database.hot.connection() as connection:
-            yield connection
-    except Exception as error:
+
+    __slots__ = ("_connection", "_database", "_until")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> HotConnection:
+        try:
+            self._connection, self._until = await self._database.borrow()
+        except Exception as error:
+            self._translate(error)
+            raise
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.give_back(self._connection, self._until if error is None else 0)
+        if error is not None:
+            self._translate(error)
+
+    def _translate(self, error: BaseException) -> None:
         if answer := unavailable(error):
-            database.suspect()
+            self._database.suspect()
             raise answer from error
-        raise
 
 
 async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnection:

@@ -12,10 +12,12 @@ import os
 import re
 import threading
 import time
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
 _CONVERSATION = re.compile(r"conv_([0-9a-f]{16})([0-9a-f]{32})", re.ASCII)
+_CONVERSATION_LENGTH = len("conv_") + 48
 _EVENT = re.compile(r"evt_([0-9a-f]{32})_([1-9][0-9]{0,17})", re.ASCII)
 _lock = threading.Lock()
 _last = 0
@@ -43,6 +45,11 @@ class EventId(NamedTuple):
 
 def parse_conversation_id(text: str) -> ConversationId | None:
     """Return the parts of a conversation id, or None when it is not one."""
+    return _parsed(text) if len(text) == _CONVERSATION_LENGTH else None
+
+
+@lru_cache(4096)  # conversations are asked for again and again
+def _parsed(text: str) -> ConversationId | None:
     match = _CONVERSATION.fullmatch(text)
     if match is None:
         return None

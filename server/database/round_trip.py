@@ -9,15 +9,18 @@ Inside a transaction that was begun before, it is a part of that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg import pq
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
+from psycopg.generators import execute as execute_gen
 from psycopg.generators import fetch_many, send
 
 from server.errors import DatabaseUnavailable
@@ -39,13 +42,19 @@ class HotConnection(psycopg.AsyncConnection[Any]):
 
 
 class Statement:
-    """SQL whose parameters are named as in psycopg, ``%(name)s``; the SQL must show the type of each."""
+    """SQL whose parameters are named as in psycopg, ``%(name)s``; the SQL must show the type of each.
 
-    def __init__(self, text: str) -> None:
+    The parameters named in ``binary`` come as ``bytes`` in PostgreSQL's binary form, and with ``binary_rows`` so do the
+    rows, which spares both sides the digits of large numbers of numbers.
+    """
+
+    def __init__(self, text: str, *, binary: Collection[str] = (), binary_rows: bool = False) -> None:
         self._names = list(dict.fromkeys(_PARAMETER.findall(text)))
         numbers = {name: f"${number}" for number, name in enumerate(self._names, 1)}
         self.text: Final = _PARAMETER.sub(lambda match: numbers[match[1]], text).encode()
         self.name: Final = b"turnstone_%d" % next(_numbers)
+        self.formats: Final = [int(name in binary) for name in self._names] if binary else None
+        self.row_format: Final = int(binary_rows)
 
     def __call__(self, values: Mapping[str, object]) -> Call:
         """Bind values, of which there may be more than are needed; ``bytes`` are PostgreSQL's text form already."""
@@ -69,11 +78,47 @@ def array(values: Iterable[object]) -> bytes:
     return b"{%b}" % ",".join(map(str, values)).encode()
 
 
+def uuid_array(values: Iterable[UUID]) -> bytes:
+    """Return an array of UUIDs in PostgreSQL's text form, a fifth of the time that ``array`` takes for them."""
+    return b"{%b}" % ",".join([f"{value.int:032x}" for value in values]).encode()
+
+
+_TEXT_OID: Final = 25
+_BYTEA_OID: Final = 17
+_length = struct.Struct(">i").pack
+_array_head = struct.Struct(">iiiii").pack
+_NULL: Final = _length(-1)
+
+
+def text_array(values: Sequence[bytes | None]) -> bytes | None:
+    """Return an array of texts (as UTF-8) in PostgreSQL's binary form, or NULL when all of them are."""
+    return _binary_array(values, _TEXT_OID)
+
+
+def bytea_array(values: Sequence[bytes | None]) -> bytes | None:
+    """Return an array of bytea in PostgreSQL's binary form, or NULL when all of them are."""
+    return _binary_array(values, _BYTEA_OID)
+
+
+def _binary_array(values: Sequence[bytes | None], oid: int) -> bytes | None:
+    # In text form each value would be quoted here and unquoted there.
+    nulls = values.count(None)
+    if nulls == len(values):
+        return None
+    parts = [_array_head(1, nulls > 0, oid, len(values), 1)]
+    for value in values:
+        if value is None:
+            parts.append(_NULL)
+        else:
+            parts.append(_length(len(value)))
+            parts.append(value)
+    return b"".join(parts)
+
+
 async def round_trip(connection: HotConnection, calls: Sequence[Call]) -> list[tuple[Any, ...]]:
     """Run statements as one transaction and return the rows of the last one, once all is durable.
 
-    Parameters are in PostgreSQL's text format. Raises psycopg.Error: then nothing was stored, unless the connection
-    broke, which leaves that unknown.
+    Raises psycopg.Error: then nothing was stored, unless the connection broke, which leaves that unknown.
     """
     pgconn = connection.pgconn
     prepared = connection.prepared
@@ -84,7 +129,7 @@ async def round_trip(connection: HotConnection, calls: Sequence[Call]) -> list[t
             if statement.name not in prepared and statement.name not in new:
                 pgconn.send_prepare(statement.name, statement.text)
                 new.add(statement.name)
-            pgconn.send_query_prepared(statement.name, parameters)
+            pgconn.send_query_prepared(statement.name, parameters, statement.formats, statement.row_format)
         pgconn.pipeline_sync()
         results = await connection.wait(_results(pgconn))
         pgconn.exit_pipeline_mode()
@@ -103,6 +148,15 @@ async def round_trip(connection: HotConnection, calls: Sequence[Call]) -> list[t
     prepared |= new
     connection.loader.set_pgresult(results[-1])
     return connection.loader.load_rows(0, results[-1].ntuples, tuple)
+
+
+async def execute(connection: psycopg.AsyncConnection[Any], call: Call) -> None:
+    """Run one statement in the transaction that a plain connection is in; raises psycopg.Error."""
+    statement, parameters = call
+    connection.pgconn.send_query_params(statement.text, parameters, param_formats=statement.formats)
+    for result in await connection.wait(execute_gen(connection.pgconn)):
+        if result.status in _FAILED:
+            raise error_from_result(result, encoding="utf-8")
 
 
 def _results(pgconn: pq.abc.PGconn) -> PQGen[list[pq.abc.PGresult]]:

@@ -7,23 +7,41 @@ commit. Requests of different conversations never wait for each other's row lock
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from datetime import datetime
+from itertools import accumulate
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 import psycopg
 
 from server.database.connections import Database, hot_connection
 from server.database.ids import ConversationId, EventId, keyed_hash
-from server.database.round_trip import SETTING_TENANT, HotConnection, array, round_trip
+from server.database.round_trip import (
+    SETTING_TENANT,
+    Call,
+    HotConnection,
+    array,
+    bytea_array,
+    execute,
+    round_trip,
+    text_array,
+    uuid_array,
+)
 from server.database.tenant import Tenant
 from server.errors import DatabaseUnavailable, IdConflict, IdempotencyMismatch, NotFound, StaleHead
 from server.log import statements
-from server.log.events import NewEvent, digest
+from server.log.events import NewEvent, deletion_of, digest
 from server.log.lineage import Lineage
+from server.log.retries import ABSORBING, Attempt
 from server.operations import metrics
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH_REQUESTS = 256
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -36,6 +54,28 @@ class Appended(NamedTuple):
     events: list[EventId]
     head: int
     replayed: bool = False
+
+
+class Committed(NamedTuple):
+    """Events that have just become durable: ``events[i]`` has the seq ``base + 1 + i``, and the last one ``head``.
+
+    ``epoch``, ``floor`` and ``touches`` are the conversation's as of this commit. Events of several requests may come
+    as one. The content and metadata of an event are views of the whole body that it came in, which whoever keeps them
+    keeps alive: copy them (``msgspec.Raw.copy``).
+    """
+
+    tenant: Tenant
+    conversation: ConversationId
+    base: int
+    head: int
+    epoch: int
+    floor: int
+    touches: int
+    recorded_at: datetime
+    events: list[NewEvent]
+
+
+Listener = Callable[[Committed], None]
 
 
 class Idempotency(NamedTuple):
@@ -60,6 +100,7 @@ class _Request:
     idempotency: Idempotency | None
     size: int
     answer: asyncio.Future[Appended]
+    attempt: Attempt | None = None
 
     @property
     def stands_alone(self) -> bool:
@@ -77,37 +118,42 @@ class _Unit:
     def count(self) -> int:
         return sum(len(request.events) for request in self.requests)
 
-
-class _Row(msgspec.Struct, omit_defaults=True):
-    ord: int
-    pos: int
-    type: str
-    role: str | None = None
-    content: str | None = None
-    metadata: str | None = None
-    occurred_at: Any = None
-    client_key: str | None = None
-    client_digest: str | None = None
-    client_id: str | None = None
-    name: str | None = None
-    call_id: str | None = None
-    session: str | None = None
-    run_id: str | None = None
+    @property
+    def events(self) -> list[NewEvent]:
+        if len(self.requests) == 1:
+            return self.requests[0].events
+        return [event for request in self.requests for event in request.events]
 
 
-_encode = msgspec.json.Encoder().encode
+class _Named(NamedTuple):
+    """The keyed hashes of a caller's id and of the body sent under it."""
+
+    key: bytes
+    body: bytes
 
 
-def _bytea(data: bytes) -> str:
-    return "\\x" + data.hex()
+_LABELS: Final = ("client_id", "name", "call_id", "session", "run_id")
+_labels: Final = attrgetter("id", "name", "call_id", "session", "run_id")
+# Parameters that most appends leave NULL.
+_OPTIONAL: Final = (
+    *("expected", "idempotency_keys", "bodies", "seqs", "type", "metadata", "occurred_at", "client_key"),
+    *("client_digest", *_LABELS),
+)
+_FREED = (b"", EventId(UUID(int=0), 0))  # stands for an event whose id may be used again
 
 
 class Appender:
-    """Appends for one process; ``lanes`` is how many shared transactions may be in flight at once."""
+    """Appends for one process; ``lanes`` is how many shared transactions may be in flight at once.
 
-    def __init__(self, database: Database, *, lanes: int = 2) -> None:
+    Each of ``on_append`` is called with what was stored right after the commit, before the answer; it must be quick,
+    and what it raises is only logged. Calls for one conversation may come out of order, and one whose outcome is
+    unknown (the connection broke) does not come at all: compare ``base`` with what you hold.
+    """
+
+    def __init__(self, database: Database, *, lanes: int = 2, on_append: Sequence[Listener] = ()) -> None:
         self._database = database
         self._lanes = lanes
+        self._listeners = on_append
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._busy: set[ConversationId] = set()
@@ -121,21 +167,30 @@ class Appender:
         *,
         expected_head: int | None = None,
         idempotency: Idempotency | None = None,
+        attempt: Attempt | None = None,
+        reuse_deleted_ids: bool = False,
     ) -> Appended:
         """Append events (already validated) atomically, and return when they are durable.
+
+        ``attempt`` tells a retry from a new request where there is no Idempotency-Key. With ``reuse_deleted_ids`` an
+        event may be sent with the id of one that was deleted: it gets one of the server's, and its ``id`` becomes None.
 
         Raises NotFound, StaleHead (with the true head), IdConflict, IdempotencyMismatch, or DatabaseUnavailable: then
         the events are stored or not, never half, and the same request with the same Idempotency-Key settles it.
         """
-        if any(event.id is not None for event in events):
-            named = await self._append_named(tenant, conversation, events, expected_head, idempotency)
+        retried = attempt is not None and attempt.number > 0
+        if retried or any(event.id is not None for event in events):
+            named = await self._append_named(
+                _Request(tenant, conversation, events, expected_head, idempotency, 0, asyncio.Future(), attempt),
+                reuse_deleted_ids=reuse_deleted_ids,
+            )
             metrics.observe_append(len(events), replayed=named.replayed)
             return named
         size = sum(event.size for event in events)
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise DatabaseUnavailable("too many appends are waiting for the database; try again", retry_after=1)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(tenant, conversation, events, expected_head, idempotency, size, future))
+        self._waiting.append(_Request(tenant, conversation, events, expected_head, idempotency, size, future, attempt))
         self._waiting_bytes += size
         self._start_lane()
         appended = await future
@@ -212,31 +267,40 @@ class Appender:
 
     async def _commit(self, units: list[_Unit]) -> None:
         tenant = units[0].requests[0].tenant
-        rows, unit_rows = [], []
-        for number, unit in enumerate(units):
-            first = unit.requests[0]
-            unit_rows.append(_unit_row(number, first, unit.count))
-            events = [event for request in unit.requests for event in request.events]
-            rows += [_row(number, position, event) for position, event in enumerate(events, 1)]
+        firsts = [unit.requests[0] for unit in units]
+        events = [unit.events for unit in units]
+        values = _unit_columns(tenant, firsts, events) | _event_columns(events)
+        calls = [SETTING_TENANT(values), _writing(values, [unit.requests for unit in units])]
         # A single plain unit is locked by its own UPDATE. What is looked up or compared (a key, a head) needs a
         # snapshot that is younger than the lock, and several units need one order of locking.
-        lock = len(units) > 1 or units[0].requests[0].stands_alone
+        if len(units) > 1 or firsts[0].stands_alone:
+            calls.insert(1, statements.LOCKING(values))
         async with hot_connection(self._database) as connection:
-            outcome = await _transact(
-                connection, tenant, [u.requests[0].conversation for u in units] if lock else [], unit_rows, rows
-            )
-        for unit, result in zip(units, outcome, strict=True):
+            outcome = await round_trip(connection, calls)
+        for unit, stored, result in zip(units, events, outcome, strict=True):
+            self._tell(unit.requests[0], stored, result)
             _answer(unit, result)
 
-    async def _append_named(
-        self,
-        tenant: Tenant,
-        conversation: ConversationId,
-        events: list[NewEvent],
-        expected_head: int | None,
-        idempotency: Idempotency | None,
-    ) -> Appended:
-        """Append events of which some carry the caller's ids: those that are stored already are not stored again."""
+    def _tell(self, request: _Request, events: list[NewEvent], result: tuple[Any, ...]) -> None:
+        """Tell the listeners of what was stored, unless nothing was."""
+        base, head, *_, epoch, floor, touches, recorded_at = result
+        if not self._listeners or head is None or not events:
+            return
+        committed = Committed(
+            request.tenant, request.conversation, base, head, epoch, floor, touches, recorded_at, events
+        )
+        for listener in self._listeners:
+            try:
+                listener(committed)
+            except Exception:
+                logger.exception("a listener to appends failed")
+
+    async def _append_named(self, request: _Request, *, reuse_deleted_ids: bool) -> Appended:
+        """Append what has to be looked up first: events with the caller's ids, and retries without a key.
+
+        Those that are stored already are not stored again.
+        """
+        tenant, conversation, events = request.tenant, request.conversation, request.events
         hashes = [_hashes(tenant, event) if event.id is not None else None for event in events]
         async with hot_connection(self._database) as connection, connection.transaction():
             at = {"user_key": conversation.user_key, "id": conversation.uuid, "tenant": tenant.id}
@@ -246,29 +310,41 @@ class Appender:
                 raise NotFound("no such conversation")
             head, _, owners, ends = state[0]
             lineage = Lineage(owners or [], ends or [])
-            taken = await self._taken(connection, tenant, conversation, lineage, [pair[0] for pair in hashes if pair])
+            attempt = request.attempt
+            if attempt is not None and attempt.number > 0:
+                tried = ABSORBING(at | {"digest": b"\\x%b" % attempt.digest.hex().encode(), "number": attempt.number})
+                if absorbed := await round_trip(connection, [tried]):
+                    [(seqs, absorbed_head)] = absorbed
+                    places = [EventId(lineage.owner(conversation.uuid, seq), seq) for seq in seqs]
+                    return Appended(places, absorbed_head, replayed=True)
+            keys = [pair.key for pair in hashes if pair]
+            taken = await self._taken(connection, tenant, conversation, lineage, keys) if keys else {}
+            if taken and reuse_deleted_ids:
+                await self._free_deleted(connection, tenant, conversation, lineage, taken)
             answer: list[EventId] = []
-            fresh: list[_Row] = []
+            fresh: list[NewEvent] = []
+            names: list[_Named | None] = []
             for index, (event, pair) in enumerate(zip(events, hashes, strict=True)):
                 original = taken.get(pair[0]) if pair else None
-                if pair and original is not None:
+                if original is _FREED:
+                    event.id = pair = None
+                elif pair and original is not None:
                     if original[0] != pair[1]:
                         raise IdConflict(
                             f"the id {event.id!r} is taken by an event with another body", param=f"events[{index}].id"
                         )
                     answer.append(original[1])
                     continue
-                row = _row(0, len(fresh) + 1, event)
-                if pair and event.id is not None:
-                    _name(row, event.id, *pair)
-                fresh.append(row)
+                fresh.append(event)
+                names.append(pair)
                 answer.append(EventId(conversation.uuid, head + len(fresh)))
-            expected = expected_head if fresh else None  # a retry of what is stored cannot be stale
-            unit = _Request(tenant, conversation, [], expected, idempotency, 0, asyncio.Future())
-            unit_row = _unit_row(0, unit, len(fresh)) | {"seqs": [event.seq for event in answer]}
-            writing = statements.WRITING(_parameters(tenant, [unit_row], fresh))
-            (result,) = await round_trip(connection, [writing])
-            written = _outcome(unit, result)
+            if not fresh:
+                request.expected_head = None  # a retry of what is stored cannot be stale
+            values = _unit_columns(tenant, [request], [fresh]) | _event_columns([fresh], names)
+            values["seqs"] = array(event.seq for event in answer)
+            (result,) = await round_trip(connection, [_writing(values, [[request]] if fresh else [], len(fresh))])
+            written = _outcome(request, result)
+        self._tell(request, fresh, result)
         if written.replayed:
             answer = [EventId(lineage.owner(conversation.uuid, seq), seq) for _, seq in written.events]
         return Appended(answer, written.head, replayed=written.replayed or not fresh)
@@ -293,85 +369,117 @@ class Appender:
             if lineage.owner(conversation.uuid, seq) == owner
         }
 
+    async def _free_deleted(
+        self,
+        connection: HotConnection,
+        tenant: Tenant,
+        conversation: ConversationId,
+        lineage: Lineage,
+        taken: dict[bytes, tuple[bytes, EventId]],
+    ) -> None:
+        """Mark those of the ids that are taken whose events have been deleted."""
+        deletions = {_hashes(tenant, deletion_of(place.seq))[0]: key for key, (_, place) in taken.items()}
+        for deletion in await self._taken(connection, tenant, conversation, lineage, list(deletions)):
+            taken[deletions[deletion]] = _FREED
+
 
 async def append_first(
     connection: psycopg.AsyncConnection[Any], tenant: Tenant, conversation: ConversationId, events: Sequence[NewEvent]
 ) -> None:
     """Append a conversation's first events in the transaction that creates it."""
     request = _Request(tenant, conversation, [], None, None, 0, asyncio.Future())
-    rows = []
-    for position, event in enumerate(events, 1):
-        row = _row(0, position, event)
-        if event.id is not None:
-            _name(row, event.id, *_hashes(tenant, event))
-        rows.append(row)
-    await connection.execute(statements.WRITE, _parameters(tenant, [_unit_row(0, request, len(rows))], rows))
+    names = [_hashes(tenant, event) if event.id is not None else None for event in events]
+    values = _unit_columns(tenant, [request], [events]) | _event_columns([events], names)
+    await execute(connection, statements.WRITING(values))
 
 
-def _hashes(tenant: Tenant, event: NewEvent) -> tuple[bytes, bytes]:
-    """Return the keyed hashes of the caller's id and of the body sent under it."""
+def _hashes(tenant: Tenant, event: NewEvent) -> _Named:
     assert event.id is not None
-    return keyed_hash(tenant.salt, "client_id", event.id), digest(tenant.salt, event)
+    return _Named(keyed_hash(tenant.salt, "client_id", event.id), digest(tenant.salt, event))
 
 
-def _name(row: _Row, client_id: str, key: bytes, hashed: bytes) -> None:
-    row.client_id, row.client_key, row.client_digest = client_id, _bytea(key), _bytea(hashed)
-
-
-def _unit_row(number: int, request: _Request, count: int) -> dict[str, Any]:
-    idempotency = request.idempotency
-    return {
-        "ord": number,
-        "user_key": request.conversation.user_key,
-        "id": request.conversation.uuid,
-        "n": count,
-        "expected": request.expected_head,
-        "key": _bytea(idempotency.key) if idempotency else None,
-        "body": _bytea(idempotency.body) if idempotency else None,
+def _unit_columns(
+    tenant: Tenant, requests: Sequence[_Request], events: Sequence[Sequence[NewEvent]]
+) -> dict[str, object]:
+    """Return what each unit says of its conversation, by parameter; a request stands for its unit."""
+    keys, ids = zip(*[request.conversation for request in requests], strict=True)
+    counts = [len(several) for several in events]
+    values = dict.fromkeys(_OPTIONAL) | {
+        "tenant": tenant.id,
+        "keys": array(keys),
+        "ids": uuid_array(ids),
+        "starts": array(accumulate(counts[:-1], initial=0)),
+        "counts": array(counts),
     }
+    if any(request.stands_alone for request in requests):
+        marks = [request.idempotency for request in requests]
+        expected = [request.expected_head for request in requests]
+        values["expected"] = array("NULL" if head is None else head for head in expected)
+        values["idempotency_keys"] = bytea_array([mark and mark.key for mark in marks])
+        values["bodies"] = bytea_array([mark and mark.body for mark in marks])
+    return values
 
 
-def _row(unit: int, position: int, event: NewEvent) -> _Row:
-    return _Row(
-        unit,
-        position,
-        event.type,
-        event.role,
-        _text(event.content),
-        _text(event.metadata),
-        event.occurred_at,
-        name=event.name,
-        call_id=event.call_id,
-        session=event.session,
-        run_id=event.run_id,
-    )
+def _writing(values: dict[str, object], units: Sequence[Sequence[_Request]], fresh: int | None = None) -> Call:
+    """Return the statement that writes what these columns say, and which attempts it answers.
+
+    ``fresh`` is how many of a request's events are written, where that is not all.
+    """
+    attempts = []
+    for number, requests in enumerate(units, 1):
+        last = 0
+        for request in requests:
+            first, last = last + 1, last + (len(request.events) if fresh is None else fresh)
+            if request.attempt is not None:
+                attempts.append((number, request.attempt.digest, first, last, request.attempt.number))
+    if not attempts:
+        return statements.WRITING(values)
+    numbers, digests, firsts, lasts, levels = zip(*attempts, strict=True)
+    columns = {
+        "attempt_units": array(numbers),
+        "attempt_digests": bytea_array(digests),
+        "attempt_firsts": array(firsts),
+        "attempt_lasts": array(lasts),
+        "attempt_levels": array(levels),
+    }
+    return statements.WRITING_ATTEMPTS(values | columns)
 
 
-def _text(json: msgspec.Raw | msgspec.UnsetType) -> str | None:
-    return None if isinstance(json, msgspec.UnsetType) else str(bytes(json), "utf-8")
+def _event_columns(units: Sequence[Sequence[NewEvent]], names: Sequence[_Named | None] = ()) -> dict[str, object]:
+    """Return the events by parameter; ``names`` are the hashes of those that carry the caller's ids, in order."""
+    events = units[0] if len(units) == 1 else [event for unit in units for event in unit]
+    values: dict[str, object] = {
+        "role": _texts([event.role for event in events]),
+        "content": text_array([_given(event.content) for event in events]),
+    }
+    types = [event.type for event in events]
+    if types.count("message") != len(types):
+        values["type"] = _texts(types)
+    # Most events have none of these, and to look is cheaper than to write NULLs.
+    for name, several in zip(_LABELS, zip(*map(_labels, events), strict=True), strict=False):
+        if any(several):
+            values[name] = _texts(several)
+    if any(event.metadata is not msgspec.UNSET for event in events):
+        values["metadata"] = text_array([_given(event.metadata) for event in events])
+    if any(event.occurred_at is not None for event in events):
+        times = [event.occurred_at.isoformat() if event.occurred_at else None for event in events]
+        values["occurred_at"] = _texts(times)
+    if any(names):
+        values["client_key"] = bytea_array([name and name.key for name in names])
+        values["client_digest"] = bytea_array([name and name.body for name in names])
+    return values
 
 
-def _parameters(tenant: Tenant, units: list[dict[str, Any]], rows: list[_Row]) -> dict[str, Any]:
-    return {"tenant": tenant.id, "units": _encode(units).decode(), "events": _encode(rows).decode()}
+def _texts(values: Sequence[str | None]) -> bytes | None:
+    return text_array([None if value is None else value.encode() for value in values])
 
 
-async def _transact(
-    connection: HotConnection,
-    tenant: Tenant,
-    lock: list[ConversationId],
-    units: list[dict[str, Any]],
-    rows: list[_Row],
-) -> list[tuple[Any, ...]]:
-    calls = [SETTING_TENANT({"tenant": tenant.id})]
-    if lock:
-        keys, ids = zip(*lock, strict=True)
-        calls.append(statements.LOCKING({"keys": array(keys), "ids": array(ids)}))
-    calls.append(statements.WRITING({"tenant": tenant.id, "units": _encode(units), "events": _encode(rows)}))
-    return await round_trip(connection, calls)
+def _given(text: msgspec.Raw | msgspec.UnsetType) -> msgspec.Raw | None:
+    return None if text is msgspec.UNSET else text
 
 
 def _outcome(request: _Request, result: tuple[Any, ...]) -> Appended:
-    _, base, head, prior_seqs, prior_head, prior_body, found = result
+    base, head, prior_seqs, prior_head, prior_body, found, *_ = result
     conversation = request.conversation.uuid
     if prior_seqs is not None:
         assert request.idempotency is not None
@@ -381,11 +489,10 @@ def _outcome(request: _Request, result: tuple[Any, ...]) -> Appended:
                 param="Idempotency-Key",
             )
         return Appended([EventId(conversation, seq) for seq in prior_seqs], prior_head, replayed=True)
-    if found is None:
-        raise NotFound("no such conversation")
-    if head is None and request.expected_head is None:  # deleted between this statement's snapshot and its UPDATE
-        raise NotFound("no such conversation")
     if head is None:
+        # With no head expected, it was deleted between this statement's snapshot and its UPDATE.
+        if found is None or request.expected_head is None:
+            raise NotFound("no such conversation")
         raise StaleHead(
             f"expected_head is {request.expected_head}, but the head is {found}; read what came between and try again",
             param="expected_head",

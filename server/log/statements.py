@@ -10,23 +10,33 @@ from typing import Final
 
 from server.database.round_trip import Statement
 
+# Tables are small when a connection plans these, and the plan then lasts: a join with few conversations may be planned
+# as a walk through all of a tenant's. So what is looked up is bounded by an array of ids, or a look-up each (LIMIT).
+
 # In order of id, so that two batches that share conversations cannot wait for each other in a circle.
 LOCKING: Final = Statement("""
 SELECT c.head FROM conversation c
-WHERE (c.user_key, c.id) IN (SELECT * FROM unnest(%(keys)s::bigint[], %(ids)s::uuid[]))
+WHERE c.id = ANY(%(ids)s::uuid[]) AND (c.user_key, c.id) IN (SELECT * FROM unnest(%(keys)s::bigint[], %(ids)s::uuid[]))
 ORDER BY c.user_key, c.id
 FOR UPDATE
 """)
 
 # A unit is what one conversation gets from one batch. Its events draw their seq here, under the row lock, in the
-# statement that inserts them.
+# statement that inserts them: those of a unit are the ``n`` after the first ``start``. A column that nobody fills is a
+# NULL array, and so is the type where all are messages (which have a role and content, so that all are counted).
 WRITE: Final = """
 WITH unit AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(units)s::json) AS u(
-        ord int, user_key bigint, id uuid, n int, expected bigint, key bytea, body bytea, seqs bigint[])
-), prior AS (
+    SELECT * FROM unnest(
+        %(keys)s::bigint[], %(ids)s::uuid[], %(starts)s::int[], %(counts)s::int[], %(expected)s::bigint[],
+        %(idempotency_keys)s::bytea[], %(bodies)s::bytea[]
+    ) WITH ORDINALITY AS u(user_key, id, start, n, expected, key, body, ord)
+), prior AS MATERIALIZED (
     SELECT u.ord, i.body_digest, i.seqs, i.head
-    FROM unit u JOIN idempotency i ON i.user_key = u.user_key AND i.key_digest = u.key AND i.tenant_id = %(tenant)s
+    FROM unit u CROSS JOIN LATERAL (
+        SELECT i.body_digest, i.seqs, i.head FROM idempotency i
+        WHERE i.user_key = u.user_key AND i.key_digest = u.key AND i.tenant_id = %(tenant)s LIMIT 1
+    ) i
+    WHERE u.key IS NOT NULL
 ), bumped AS (
     UPDATE conversation c
     -- A retry that adds nothing is no event, and leaves the time of the last one alone.
@@ -34,34 +44,67 @@ WITH unit AS MATERIALIZED (
         recorded_at = CASE WHEN u.n = 0 THEN c.recorded_at ELSE greatest(c.recorded_at, clock_timestamp()) END
     FROM unit u
     WHERE c.user_key = u.user_key AND c.id = u.id AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
+      AND c.id = ANY(%(ids)s::uuid[])
       AND (u.expected IS NULL OR u.expected = c.head)
       AND NOT EXISTS (SELECT FROM prior p WHERE p.ord = u.ord)
-    RETURNING u.ord, u.user_key, c.id, u.key, u.body, u.seqs, c.head - u.n AS base, c.head, c.recorded_at
+    RETURNING u.ord, u.start, u.n, u.user_key, c.id, u.key, u.body, c.head - u.n AS base, c.head, c.recorded_at,
+              c.epoch, c.floor, c.touches
 ), written AS (
     INSERT INTO event (user_key, conversation, seq, recorded_at, occurred_at, tenant_id, type, role, client_key,
                        client_digest, client_id, name, call_id, session, run_id, content, metadata)
-    SELECT b.user_key, b.id, b.base + e.pos, b.recorded_at, coalesce(e.occurred_at, b.recorded_at), %(tenant)s, e.type,
-           e.role, e.client_key, e.client_digest, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content,
-           e.metadata
-    FROM bumped b JOIN json_to_recordset(%(events)s::json) AS e(
-        ord int, pos int, occurred_at timestamptz, type text, role text, client_key bytea, client_digest bytea,
-        client_id text, name text, call_id text, session text, run_id text, content text, metadata text) USING (ord)
+    SELECT b.user_key, b.id, b.base + e.place - b.start, b.recorded_at,
+           coalesce(e.occurred_at::timestamptz, b.recorded_at), %(tenant)s, coalesce(e.type, 'message'), e.role,
+           e.client_key, e.client_digest, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content, e.metadata
+    FROM bumped b JOIN unnest(
+        %(type)s::text[], %(role)s::text[], %(content)s::text[], %(metadata)s::text[], %(occurred_at)s::text[],
+        %(client_key)s::bytea[], %(client_digest)s::bytea[], %(client_id)s::text[], %(name)s::text[],
+        %(call_id)s::text[], %(session)s::text[], %(run_id)s::text[]
+    ) WITH ORDINALITY AS e(
+        type, role, content, metadata, occurred_at, client_key, client_digest, client_id, name, call_id, session,
+        run_id, place
+    ) ON e.place > b.start AND e.place <= b.start + b.n
 ), remembered AS (
     INSERT INTO idempotency (user_key, key_digest, tenant_id, body_digest, conversation, seqs, head)
     SELECT b.user_key, b.key, %(tenant)s, b.body, b.id,
-           coalesce(b.seqs, ARRAY(SELECT generate_series(b.base + 1, b.head))), b.head
+           coalesce(%(seqs)s::bigint[], ARRAY(SELECT generate_series(b.base + 1, b.head))), b.head
     FROM bumped b WHERE b.key IS NOT NULL
 )
-SELECT u.ord, b.base, b.head, p.seqs, p.head, p.body_digest, c.head
+SELECT b.base, b.head, p.seqs, p.head, p.body_digest, c.head, b.epoch, b.floor, b.touches, b.recorded_at
 FROM unit u
 LEFT JOIN bumped b USING (ord)
 LEFT JOIN prior p USING (ord)
-LEFT JOIN conversation c
-    ON c.user_key = u.user_key AND c.id = u.id AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT c.head FROM conversation c
+    WHERE b.head IS NULL AND c.user_key = u.user_key AND c.id = u.id AND c.tenant_id = %(tenant)s
+      AND c.deleted_at IS NULL LIMIT 1
+) c ON true
 ORDER BY u.ord
 """
 
-WRITING: Final = Statement(WRITE)
+# As texts these would be quoted by one side and unquoted by the other.
+_BINARY: Final = (
+    *("idempotency_keys", "bodies", "type", "role", "content", "metadata", "occurred_at", "client_key"),
+    *("client_digest", "client_id", "name", "call_id", "session", "run_id", "attempt_digests"),
+)
+WRITING: Final = Statement(WRITE, binary=_BINARY)
+
+# The same, for requests that say how often they have been tried; a unit may hold several of them.
+WRITING_ATTEMPTS: Final = Statement(
+    WRITE.replace(
+        ")\nSELECT b.base",
+        """), tried AS (
+    INSERT INTO retry_chain (user_key, conversation, digest, head, tenant_id, seqs, level)
+    SELECT b.user_key, b.id, a.digest, b.base + a.last, %(tenant)s,
+           coalesce(%(seqs)s::bigint[], ARRAY(SELECT generate_series(b.base + a.first, b.base + a.last))), a.level
+    FROM bumped b JOIN unnest(
+        %(attempt_units)s::int[], %(attempt_digests)s::bytea[], %(attempt_firsts)s::bigint[],
+        %(attempt_lasts)s::bigint[], %(attempt_levels)s::int[]
+    ) AS a(unit, digest, first, last, level) ON a.unit = b.ord
+)
+SELECT b.base""",
+    ),
+    binary=_BINARY,
+)
 
 LINEAGE: Final = Statement("""
 SELECT c.head, c.fork_seq, c.lineage, c.lineage_end FROM conversation c

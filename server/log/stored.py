@@ -9,6 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from schema.vocabulary import EventType, Role
+from server.database.ids import ConversationId
+from server.log.events import NewEvent
 
 COLUMNS: Final = (
     "e.conversation, e.seq, e.type, e.role, e.client_id, e.name, e.call_id, e.session, e.run_id, e.content, "
@@ -54,6 +56,24 @@ class StoredEvent(msgspec.Struct, omit_defaults=True, kw_only=True):
     erased_at: Annotated[
         datetime | None, Meta(description="Set when its content has been erased: only its place is left.")
     ] = None
+
+
+def stored(conversation: ConversationId, event: NewEvent, seq: int, recorded_at: datetime) -> StoredEvent:
+    """Return what a read of the database would return for an event that has just been stored."""
+    return StoredEvent(
+        id=event.id or f"evt_{conversation.uuid.hex}_{seq}",
+        seq=seq,
+        type=event.type,
+        role=event.role,
+        name=event.name,
+        content=event.content,
+        call_id=event.call_id,
+        session=event.session,
+        run_id=event.run_id,
+        metadata=event.metadata,
+        occurred_at=event.occurred_at or recorded_at,
+        recorded_at=recorded_at,
+    )
 
 
 def from_row(row: tuple[Any, ...]) -> StoredEvent:

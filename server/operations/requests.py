@@ -6,7 +6,7 @@ Pure ASGI, since it sits on the path of every append: it adds under 10 microseco
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 from time import perf_counter
 from typing import cast
@@ -96,7 +96,8 @@ def _request_id(scope: Scope) -> bytes:
             if _ID.fullmatch(value):
                 return value
             break
-    return os.urandom(12).hex().encode()
+    # To tell requests apart takes no secrets, and no system call.
+    return b"%024x" % random.getrandbits(96)
 
 
 def observe(app: Litestar, log: str) -> Litestar:
