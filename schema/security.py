@@ -6,6 +6,7 @@ triggers on distributed tables): the runtime role has INSERT and SELECT on event
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 # An unset tenant is NULL, or '' once a transaction-local value has ended in this session: both see nothing.
@@ -19,10 +20,13 @@ TENANT_POLICIES: Final[dict[str, str]] = {
     "conversation": f"tenant_id = {CURRENT_TENANT}",
     "event": f"tenant_id = {CURRENT_TENANT}",
     "idempotency": f"tenant_id = {CURRENT_TENANT}",
+    "retry_chain": f"tenant_id = {CURRENT_TENANT}",
     "erasure": f"tenant_id = {CURRENT_TENANT}",
     "touch": f"tenant_id = {CURRENT_TENANT}",
     "checkpoint": f"tenant_id = {CURRENT_TENANT}",
     "snapshot": f"tenant_id = {CURRENT_TENANT}",
+    "embedding_progress": f"tenant_id = {CURRENT_TENANT}",
+    "embedding_failure": f"tenant_id = {CURRENT_TENANT}",
     "tenant": f"id = {CURRENT_TENANT} OR {IS_OPERATOR}",
     # A request's tenant is found by its key: the caller proves the key by its digest.
     "api_key": f"tenant_id = {CURRENT_TENANT} OR digest = {CURRENT_DIGEST} OR {IS_OPERATOR}",
@@ -34,9 +38,14 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
         "conversation": "SELECT, INSERT, UPDATE (head, touches, recorded_at, metadata, retention_days)",
         "end_user": "SELECT, INSERT, UPDATE (created_at)",  # UPDATE only so that a creation can lock its user's row
         "idempotency": "SELECT, INSERT",
+        "retry_chain": "SELECT, INSERT, UPDATE (level)",
         "touch": "SELECT, INSERT",
         "checkpoint": "SELECT, INSERT, UPDATE, DELETE",  # derived from the log: rewritten and thinned at will
         "snapshot": "SELECT, INSERT",
+        "embedding_version": "SELECT",
+        "embedding_routing": "SELECT",
+        "embedding_progress": "SELECT",
+        "embedding_failure": "SELECT",
         "erasure": "SELECT",
         "tenant": "SELECT, INSERT, UPDATE (name, retention_days)",
         "api_key": "SELECT, INSERT, UPDATE (revoked_at)",
@@ -45,8 +54,14 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
     },
     "turnstone_worker": {
         "event": "SELECT",
-        "conversation": "SELECT",
+        # UPDATE only so that a vector's writer can lock the conversation against its erasure.
+        "conversation": "SELECT, UPDATE (created_at)",
+        "embedding_version": "SELECT",
+        "embedding_routing": "SELECT",
+        "embedding_progress": "SELECT, INSERT, UPDATE (seq)",
+        "embedding_failure": "SELECT, INSERT, UPDATE (error, attempts, failed_at), DELETE",
         "tenant": "SELECT",
+        "server": "SELECT",
         "alembic_version": "SELECT",
     },
     # The import of an export writes as the eraser, being the one other thing that reaches into the past: it inserts
@@ -57,9 +72,12 @@ GRANTS: Final[dict[str, dict[str, str]]] = {
         "conversation": "SELECT, INSERT, UPDATE, DELETE",
         "end_user": "SELECT, INSERT, UPDATE, DELETE",
         "idempotency": "SELECT, DELETE",
+        "retry_chain": "SELECT, DELETE",
         "touch": "SELECT, INSERT, DELETE",
         "checkpoint": "SELECT, DELETE",
         "snapshot": "SELECT, DELETE",
+        "embedding_progress": "SELECT, UPDATE (seq), DELETE",
+        "embedding_failure": "SELECT, DELETE",
         "erasure": "SELECT, INSERT",
         "tenant": "SELECT, UPDATE (salt), DELETE",
         "api_key": "SELECT, DELETE",
@@ -78,20 +96,27 @@ UNSAMPLED: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def statements() -> list[str]:
+# Of a relation of vectors. A vector tells much of its text, and so does what ANALYZE would sample of it.
+RELATION_POLICY: Final = f"tenant_id = {CURRENT_TENANT}"
+RELATION_GRANTS: Final[dict[str, str]] = {
+    "turnstone_runtime": "SELECT",
+    "turnstone_worker": "SELECT, INSERT",
+    "turnstone_eraser": "SELECT, DELETE",
+}
+RELATION_UNSAMPLED: Final = ("text_hash", "embedding")
+
+
+def statements(relations: Sequence[str] = ()) -> list[str]:
     """Return the statements that bring grants and policies to what stands here, from whatever they were.
 
-    They run after every upgrade, inside its lock: privileges are state, not history.
+    ``relations`` are those of vectors that exist. They run after every upgrade, inside its lock: privileges are state,
+    not history.
     """
     result = ["GRANT USAGE ON SCHEMA public TO turnstone_runtime, turnstone_worker, turnstone_eraser"]
     for table, rule in TENANT_POLICIES.items():
-        result += [
-            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
-            f"DROP POLICY IF EXISTS {table}_tenant ON {table}",
-            f"CREATE POLICY {table}_tenant ON {table} USING ({rule}) WITH CHECK ({rule})",
-        ]
+        result += _policy(table, rule)
     for table, columns in UNSAMPLED.items():
-        result += [f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0" for column in columns]
+        result += _unsampled(table, columns)
     for role, tables in GRANTS.items():
         # Table by table: the schema may hold others' tables, on which the owner of ours may revoke nothing.
         result.append(
@@ -100,4 +125,27 @@ def statements() -> list[str]:
             f"EXECUTE 'REVOKE ALL ON ' || own.name || ' FROM {role}'; END LOOP; END $$"
         )
         result += [f"GRANT {privileges} ON {table} TO {role}" for table, privileges in tables.items()]
+    for relation in relations:
+        result += relation_statements(relation)
     return result
+
+
+def relation_statements(relation: str) -> list[str]:
+    """Return the statements that secure one relation of vectors, for the transaction that makes it."""
+    return [
+        *_policy(relation, RELATION_POLICY),
+        *_unsampled(relation, RELATION_UNSAMPLED),
+        *(f"GRANT {privileges} ON {relation} TO {role}" for role, privileges in RELATION_GRANTS.items()),
+    ]
+
+
+def _policy(table: str, rule: str) -> list[str]:
+    return [
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"DROP POLICY IF EXISTS {table}_tenant ON {table}",
+        f"CREATE POLICY {table}_tenant ON {table} USING ({rule}) WITH CHECK ({rule})",
+    ]
+
+
+def _unsampled(table: str, columns: Sequence[str]) -> list[str]:
+    return [f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0" for column in columns]

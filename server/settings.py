@@ -55,6 +55,10 @@ TABLE: tuple[Setting, ...] = (
     Setting("retention_interval", int, 3600, "Seconds between two runs of retention; 0 turns it off."),
     Setting("append_lanes", int, 2, "Append transactions that one process keeps in flight."),
     Setting("pool_size", int, 10, "Database connections that one process uses for reads."),
+    Setting("cache_bytes", int, 64 * 1024 * 1024, "Memory for hot conversations, in bytes, of each server process."),
+    Setting("embedder", str, "on", "off: this server embeds no new events; another one on its database must."),
+    Setting("provider_key", str, None, "The API key that an embedding provider is sent; from the environment only."),
+    Setting("search_bytes", int, 256 * 1024 * 1024, "Memory for search indexes, in bytes, of each server process."),
     Setting("log_level", str, "info", "debug, info, warning or error."),
     Setting("log_format", str, "auto", "json, console, or auto: console on a terminal."),
     Setting("log_requests", str, "slow", "Requests to log: all, slow (over a second, or failed with 5xx) or none."),
@@ -78,6 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_interval: int
     append_lanes: int
     pool_size: int
+    cache_bytes: int
+    search_bytes: int
+    embedder: str
+    provider_key: str | None
     log_level: str
     log_format: str
     log_requests: str
@@ -85,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "embedder": ("on", "off"),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "json", "console"),
     "log_requests": ("all", "slow", "none"),

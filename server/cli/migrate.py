@@ -16,8 +16,10 @@ def migrate(settings: Settings) -> None:
     There is no way back but a backup. An embedded database that does not run is started for it.
     """
     from server.database.upgrade import newest_revision, upgrade
+    from server.embeddings.relations import ensure_first
     from server.operations.databases import database
 
     with database(settings.data_dir, settings.database_url, create=True) as address:
         changed = upgrade(address)
+        ensure_first(address)
     click.echo(f"the schema is {'now' if changed else 'already'} at revision {newest_revision()}")

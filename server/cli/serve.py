@@ -16,11 +16,11 @@ from server.cli.options import with_settings
 from server.database.address import Address
 from server.settings import TABLE, Settings
 
-_OF_CLIENTS = ("url", "key")
+_NO_FLAGS = ("url", "key", "provider_key")  # of client commands; and a secret, which every process list would show
 
 
 @click.command()
-@with_settings(*(row.name for row in TABLE if row.name not in _OF_CLIENTS))
+@with_settings(*(row.name for row in TABLE if row.name not in _NO_FLAGS))
 def serve(settings: Settings) -> None:
     """Start the server, and its own PostgreSQL unless a database URL is given.
 

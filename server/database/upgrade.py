@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,6 +20,7 @@ from alembic.script import ScriptDirectory
 
 import schema
 from schema import security
+from schema.embeddings import is_relation
 from schema.vocabulary import DATABASE_ROLES
 from server.database.address import Address
 from server.errors import DatabaseRefused, DatabaseUnavailable
@@ -41,6 +44,9 @@ _SECURITY = sqlalchemy.text(
             FROM pg_policies WHERE schemaname = 'public'
     ) AS state(line)
     """
+)
+_TABLES = sqlalchemy.text(
+    "SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user"
 )
 _SECURED = sqlalchemy.text("SELECT obj_description(CAST('alembic_version' AS regclass), 'pg_class')")
 
@@ -70,6 +76,24 @@ def upgrade(address: Address, *, timeout: float = 600) -> bool:
     ``timeout`` is in seconds, for the lock and for the database to come up. Raises DatabaseRefused for a database that
     Turnstone may not use and DatabaseUnavailable when it cannot be reached.
     """
+    with _locked(address, timeout) as connection:
+        _prepare(connection)
+        with _as_owner(connection):
+            return _upgrade(connection)
+
+
+@contextmanager
+def owning(address: Address, *, timeout: float = 600) -> Iterator[sqlalchemy.Connection]:
+    """Give an operator's command a connection as the tables' owner, while nothing else changes the schema.
+
+    The caller commits. Raises as ``upgrade`` does.
+    """
+    with _locked(address, timeout) as connection, _as_owner(connection):
+        yield connection
+
+
+@contextmanager
+def _locked(address: Address, timeout: float) -> Iterator[sqlalchemy.Connection]:
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: _connect(address), poolclass=sqlalchemy.NullPool
     )
@@ -84,11 +108,23 @@ def upgrade(address: Address, *, timeout: float = 600) -> bool:
             time.sleep(0.05)
         try:
             connection.commit()
-            return _upgrade(connection)
+            yield connection
         finally:
             connection.rollback()
             connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
             connection.commit()
+
+
+@contextmanager
+def _as_owner(connection: sqlalchemy.Connection) -> Iterator[None]:
+    connection.execute(sqlalchemy.text("SET ROLE turnstone_owner"))
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(sqlalchemy.text("RESET ROLE"))
+        connection.commit()
 
 
 def _connect(address: Address) -> psycopg.Connection:
@@ -128,26 +164,18 @@ def _upgrade(connection: sqlalchemy.Connection) -> bool:
     config = migrations()
     newest = newest_revision()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    _prepare(connection)
-    connection.execute(sqlalchemy.text("SET ROLE turnstone_owner"))
-    connection.commit()
-    try:
-        # As the owner: who is no superuser may not read the tables of a role that it merely may become.
-        current = MigrationContext.configure(connection).get_current_revision()
-        connection.rollback()
-        if current is not None and current not in known:
-            raise DatabaseRefused(
-                f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to "
-                f"{newest}. Start the newer release"
-            )
-        if current != newest:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        _secure(connection)
-    finally:
-        connection.rollback()
-        connection.execute(sqlalchemy.text("RESET ROLE"))
-        connection.commit()
+    # As the owner: who is no superuser may not read the tables of a role that it merely may become.
+    current = MigrationContext.configure(connection).get_current_revision()
+    connection.rollback()
+    if current is not None and current not in known:
+        raise DatabaseRefused(
+            f"the database is at revision {current}, made by a newer release of Turnstone; this one knows up to "
+            f"{newest}. Start the newer release"
+        )
+    if current != newest:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    _secure(connection)
     return current != newest
 
 
@@ -157,16 +185,13 @@ def _secure(connection: sqlalchemy.Connection) -> None:
     That takes the strongest lock on every table, so it is done only when needed, and it gives up before PostgreSQL
     would look for a deadlock and might choose somebody's append as its victim.
     """
-    statements = security.statements()
-    wanted = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     deadline = time.monotonic() + _LOCKS_TIMEOUT
-    while connection.scalar(_SECURED) != f"{wanted} {connection.scalar(_SECURITY)}":
+    while not _is_secured(connection):
         try:
             connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '300ms'"))
-            for statement in statements:
+            for statement in security.statements(_relations(connection)):
                 connection.execute(sqlalchemy.text(statement))
-            found = connection.scalar(_SECURITY)
-            connection.execute(sqlalchemy.text(f"COMMENT ON TABLE alembic_version IS '{wanted} {found}'"))
+            _note_secured(connection)
             connection.commit()
         except sqlalchemy.exc.OperationalError as error:
             connection.rollback()
@@ -176,6 +201,35 @@ def _secure(connection: sqlalchemy.Connection) -> None:
                     "transactions (pg_stat_activity) and start again"
                 ) from error
             time.sleep(0.2)
+
+
+@contextmanager
+def securing(connection: sqlalchemy.Connection, relation: str) -> Iterator[None]:
+    """Secure a relation of vectors that the block makes, in the same transaction, and lock no other table for it."""
+    secured = _is_secured(connection)
+    yield
+    for statement in security.relation_statements(relation):
+        connection.execute(sqlalchemy.text(statement))
+    if secured:
+        _note_secured(connection)
+
+
+def _is_secured(connection: sqlalchemy.Connection) -> bool:
+    return bool(connection.scalar(_SECURED) == _seal(connection))
+
+
+def _note_secured(connection: sqlalchemy.Connection) -> None:
+    connection.execute(sqlalchemy.text(f"COMMENT ON TABLE alembic_version IS '{_seal(connection)}'"))
+
+
+def _seal(connection: sqlalchemy.Connection) -> str:
+    wanted = hashlib.sha256("\n".join(security.statements(_relations(connection))).encode()).hexdigest()
+    return f"{wanted} {connection.scalar(_SECURITY)}"
+
+
+def _relations(connection: sqlalchemy.Connection) -> list[str]:
+    """Return the relations of vectors that exist, in one order always."""
+    return sorted(name for name in connection.scalars(_TABLES) if is_relation(name))
 
 
 def _prepare(connection: sqlalchemy.Connection) -> None:

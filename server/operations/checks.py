@@ -18,6 +18,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0  # seconds
 _OLD_TRANSACTION = 300  # seconds; vacuum cannot clean up behind it
+_LAG = 120  # seconds; an event is embedded within one
 _OLD_ROWS = 1_000_000_000  # transactions; PostgreSQL refuses writes at about two billion
 
 
@@ -208,6 +209,32 @@ def indexes(connection: Connection) -> Finding:
     return ok("indexes", "all valid")
 
 
+def embeddings(connection: Connection) -> Finding:
+    rows = connection.execute(
+        "SELECT v.name, w.events, w.seconds::bigint, (SELECT count(*) FROM embedding_failure f WHERE f.version = v.id) "
+        "FROM embedding_routing r JOIN embedding_version v ON v.id = ANY (r.written) CROSS JOIN LATERAL ("
+        "SELECT coalesce(sum(c.head - coalesce(p.seq, 0)), 0) AS events, "
+        "coalesce(extract(epoch FROM now() - min(c.recorded_at)), 0) AS seconds "
+        "FROM conversation c LEFT JOIN embedding_progress p ON p.user_key = c.user_key AND p.conversation = c.id "
+        "AND p.version = v.id WHERE c.head > coalesce(p.seq, 0)) w ORDER BY v.id"
+    ).fetchall()
+    if not rows:
+        return fail("embeddings", "there is no version", "run turnstone migrate, which makes the first one")
+    detail = "; ".join(
+        f"{name}: {events} events wait" + (f", {refused} were refused" if refused else "")
+        for name, events, _, refused in rows
+    )
+    if any(seconds > _LAG for _, _, seconds, _ in rows):
+        longest = max(seconds for _, _, seconds, _ in rows)
+        return warn(
+            "embeddings",
+            f"{detail}; some for {longest} s",
+            "search misses them by meaning. See that a server runs with the embedder on, and what it logs of its "
+            "provider (turnstone_embedding_provider_up is 0 while that is down)",
+        )
+    return ok("embeddings", detail)
+
+
 def size(connection: Connection) -> Finding:
     shown = _one(connection, "SELECT pg_size_pretty(pg_database_size(current_database()))")
     return ok("size", f"{shown} in the database")
@@ -227,12 +254,13 @@ CHECKS: tuple[Callable[[Connection], Finding], ...] = (
     oldest_transaction,
     wraparound,
     indexes,
+    embeddings,
     size,
 )
 
 
 # A superuser needs no role; another may not read the tables of a role that it merely may become.
-_OF_TABLES = {schema_revision, leases}
+_OF_TABLES = {schema_revision, leases, embeddings}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from server.database.address import Address, EmbeddedAddress, ExternalAddress
 from server.database.embedded import EmbeddedPostgres
 from server.database.upgrade import upgrade
+from server.embeddings.relations import ensure_first
 from server.serve import http
 from server.serve.postgres import KeptPostgres
 from server.serve.signals import StopSignals
@@ -26,6 +27,7 @@ def serve(settings: Settings, prepare: Callable[[Address], None], announce: Call
     signals.install()
     with _listener(settings) as listener, _database(settings, signals) as address:
         upgrade(address)
+        ensure_first(address)
         prepare(address)
         where = url(listener)
         if settings.workers == 1:

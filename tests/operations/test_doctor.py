@@ -39,6 +39,13 @@ def test_a_sound_database_has_no_failures(address: EmbeddedAddress) -> None:
         ("row-level security", "fail", "ALTER TABLE event DISABLE ROW LEVEL SECURITY"),
         ("row-level security", "fail", "CREATE TABLE forgotten (tenant_id integer)"),
         ("pgvector", "fail", "DROP EXTENSION vector CASCADE"),
+        ("embeddings", "fail", "DELETE FROM embedding_routing"),
+        (
+            "embeddings",
+            "warn",
+            "INSERT INTO conversation (user_key, id, tenant_id, head, recorded_at, created_at) "
+            "VALUES (1, gen_random_uuid(), 1, 3, now() - interval '1 hour', now())",
+        ),
         (
             "servers",
             "warn",

@@ -1,0 +1,346 @@
+"""Keeps one version's vectors up with the log: reads what has none, embeds it in a thread, writes the vectors.
+
+Nothing is queued but hints. What waits is what stands in the log beyond each conversation's progress, so that a killed
+server, a lost hint or a provider that was down for a week costs a look through the conversations, and no event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple
+
+import psycopg
+
+from server.database.connections import Database
+from server.database.failures import unavailable
+from server.database.ids import ConversationId
+from server.database.round_trip import HotConnection, round_trip
+from server.database.tenant import Tenant
+from server.embeddings import figures, pending, sweep
+from server.embeddings.making import make
+from server.embeddings.model import Model
+from server.embeddings.texts import TEXT_BUILDER
+from server.embeddings.versions import Version
+from server.embeddings.waiting import Taken, Urgency, Waiting
+from server.errors import DatabaseUnavailable, EmbeddingError, ModelRefused, ProviderUnavailable, TurnstoneError
+
+logger = logging.getLogger(__name__)
+
+ROLE: Final = "turnstone_worker"
+_LINGER: Final = 0.1  # seconds in which further appends join a batch; a search that needs one does not wait for it
+_REST: Final = 2.0  # times the last batch's time, if that is longer: appends come first where processors are short
+_STEP: Final = 0.2  # seconds that one batch should take, so that what is urgent is never far from its turn
+_CONVERSATIONS: Final = 128  # in one batch
+_TEXTS: Final = (16, 1024)  # in one batch, at least and at most
+_BUSY_PAUSE: Final = 0.05  # seconds until a conversation that another embedder had is looked at again
+_BACKOFF: Final = (0.5, 60.0)  # seconds, first and longest
+_KNOWN: Final = 20_000  # conversations whose progress is remembered
+
+
+class _Wait(NamedTuple):
+    seq: int
+    done: asyncio.Future[None]
+
+
+class Lane:
+    """One version in one process. With ``writes`` False it only opens the model, for searches."""
+
+    def __init__(self, database: Database, version: Version, *, key: str | None, writes: bool = True) -> None:
+        self.version = version
+        self.problem: TurnstoneError | None = None
+        self._database = database
+        self._key = key
+        self._writes = writes
+        self._waiting = Waiting()
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._waits: dict[ConversationId, list[_Wait]] = {}
+        self._known: OrderedDict[ConversationId, int] = OrderedDict()
+        self._model: Model | None = None
+        self._sweep: AsyncIterator[sweep.Page] | None = None
+        self._sweep_wanted = True
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{version.name}")
+        self._rate = 500.0  # texts a second; measured from the first batch on
+        self._pause = _BACKOFF[0]
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def model(self) -> Model:
+        """The version's model, for questions. Raises ModelRefused or ProviderUnavailable while there is none."""
+        if self._model is None:
+            raise self._unusable()
+        return self._model
+
+    def hint(self, tenant: Tenant, conversation: ConversationId, events: int) -> None:
+        """Say that a conversation has grown."""
+        if self._writes:
+            self._waiting.add(tenant, conversation, Urgency.FRESH, events)
+            self._wake.set()
+            if self._waiting.events >= self._texts:
+                self._full.set()
+
+    def want_sweep(self) -> None:
+        """Look through all conversations soon."""
+        self._sweep_wanted = True
+        self._wake.set()
+
+    async def ensure(self, tenant: Tenant, wanted: Mapping[ConversationId, int], *, timeout: float) -> None:  # noqa: ASYNC109
+        """Return once the own events of each conversation up to a seq have their vectors (or are dead letters).
+
+        Raises ProviderUnavailable or ModelRefused at once while the model cannot be used, and ProviderUnavailable when
+        ``timeout`` seconds were not enough.
+        """
+        behind = {at: seq for at, seq in wanted.items() if self._known.get(at, 0) < seq}
+        if behind:
+            for at, seq in (await sweep.progress(self._database, tenant, self.version.id, list(behind))).items():
+                self._advanced(at, seq)
+            behind = {at: seq for at, seq in behind.items() if self._known.get(at, 0) < seq}
+        if not behind:
+            return
+        if self.problem is not None:
+            raise self._unusable()
+        try:
+            async with asyncio.timeout(timeout):
+                await (self._asked(tenant, behind) if self._writes else self._watched(tenant, behind))
+        except TimeoutError:
+            raise ProviderUnavailable(
+                f"the newest events were not embedded within {timeout:.1f} s", retry_after=1
+            ) from None
+
+    async def _asked(self, tenant: Tenant, behind: Mapping[ConversationId, int]) -> None:
+        waits = []
+        for at, seq in behind.items():
+            wait = _Wait(seq, asyncio.get_running_loop().create_future())
+            self._waits.setdefault(at, []).append(wait)
+            waits.append(wait.done)
+            self._waiting.add(tenant, at, Urgency.ASKED)
+        self._wake.set()
+        self._full.set()
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            for done in waits:
+                done.cancel()
+
+    async def _watched(self, tenant: Tenant, behind: Mapping[ConversationId, int]) -> None:
+        """Wait for what another server embeds."""
+        while True:
+            come = await sweep.progress(self._database, tenant, self.version.id, list(behind))
+            if all(come.get(at, 0) >= seq for at, seq in behind.items()):
+                return
+            await asyncio.sleep(_BUSY_PAUSE)
+
+    async def run(self) -> None:
+        """Work until cancelled, whatever happens to provider and database."""
+        try:
+            while True:
+                try:
+                    await self._open()
+                    await self._work()
+                except EmbeddingError as error:
+                    self._down(error)
+                except (DatabaseUnavailable, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                    logger.info("embedding waits for the database: %s", str(error).strip())
+                    self._pause = _BACKOFF[0]
+                except Exception as error:
+                    logger.exception("embedding for %s failed", self.version.name)
+                    self._down(ProviderUnavailable(f"embedding failed: {type(error).__name__}"))
+                self._sweep, self._sweep_wanted = None, True  # what was being worked on is found again
+                await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))  # noqa: S311
+                self._pause = min(self._pause * 2, _BACKOFF[1])
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._close()
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _close(self) -> None:
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
+
+    async def _open(self) -> None:
+        """Open the model, which is probed: a server does not write with one that has changed under its name."""
+        if self.version.text_builder != TEXT_BUILDER:
+            raise ModelRefused(
+                f"the version {self.version.name} embeds texts as {self.version.text_builder} makes them; this release "
+                f"makes {TEXT_BUILDER}: add a version and migrate"
+            )
+        if self._model is None or self.problem is not None:
+            loop = asyncio.get_running_loop()
+            self._close()
+            self._model = await loop.run_in_executor(self._thread, self.version.open, self._key)
+        if self.problem is not None:
+            logger.info("the model of %s can be used again", self.version.name)
+        self.problem = None
+        figures.UP.labels(self.version.name).set(1)
+
+    async def _work(self) -> None:
+        assert self._model is not None
+        if not self._writes:
+            await asyncio.Event().wait()
+        async with _connected(self._database) as connection:
+            kind = await pending.vector_type(connection, self.version.dimensions)
+            while True:
+                taken = self._waiting.take(min(_CONVERSATIONS, self._texts))
+                if taken is None:
+                    await self._idle()
+                    continue
+                began = time.monotonic()
+                try:
+                    await self._step(connection, self._model, kind, taken)
+                except BaseException:
+                    for at in taken.conversations:
+                        self._waiting.add(taken.tenant, at, taken.urgency)
+                    raise
+                if taken.urgency is not Urgency.BACKLOG:
+                    await self._linger(max(_LINGER, _REST * (time.monotonic() - began)))
+
+    @property
+    def _texts(self) -> int:
+        return max(_TEXTS[0], min(_TEXTS[1], int(self._rate * _STEP)))
+
+    async def _idle(self) -> None:
+        """Find more work: the next page of a sweep, or what is told of next."""
+        self._observe()
+        if self._waiting.lost:
+            self._waiting.lost, self._sweep_wanted = False, True
+        if self._sweep is None and self._sweep_wanted:
+            self._sweep, self._sweep_wanted = sweep.run(self._database, self.version.id), False
+        if self._sweep is not None:
+            page = await anext(self._sweep, None)
+            if page is None:
+                self._sweep = None
+                return
+            for at, events in page.conversations.items():
+                self._waiting.add(page.tenant, at, Urgency.BACKLOG, events)
+            return
+        self._wake.clear()
+        if not len(self._waiting) and not self._sweep_wanted:
+            await self._wake.wait()
+            await self._linger(_LINGER)
+
+    async def _linger(self, seconds: float) -> None:
+        """Let further appends join the batch, unless it is full or a search waits."""
+        self._full.clear()
+        if self._waiting.events < self._texts and not self._waiting.urgent:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._full.wait()
+
+    async def _step(self, connection: HotConnection, model: Model, kind: pending.VectorType, taken: Taken) -> None:
+        tenant, urgency, conversations = taken
+        page = max(1, self._texts // len(conversations))
+        found = await pending.read(connection, tenant, self.version.id, conversations, page=page)
+        for at in found.finished:
+            self._finished(at)
+        if found.busy:
+            self._later(tenant, found.busy, urgency)
+        come: dict[ConversationId, int] = {}
+        if found.stretches:
+            began = time.perf_counter()
+            loop = asyncio.get_running_loop()
+            made = await loop.run_in_executor(self._thread, make, tenant, model, found.stretches)
+            self._measure(made, time.perf_counter() - began)
+            come = await pending.write(connection, tenant, self.version.id, kind, made)
+            self._pause = _BACKOFF[0]
+            for at, upto in come.items():
+                self._advanced(at, upto)
+        else:
+            await round_trip(connection, [pending.UNLOCK({})])
+        heads = {stretch.conversation: stretch.head for stretch in found.stretches}
+        for at in set(conversations).difference(found.finished, found.busy):
+            if at in self._waits:
+                self._waiting.add(tenant, at, Urgency.ASKED)
+            elif at not in heads or (left := heads[at] - come.get(at, 0)) > 0:
+                self._waiting.add(tenant, at, urgency, left if at in heads else 0)
+        self._observe()
+
+    def _measure(self, made: Iterable[pending.Written], seconds: float) -> None:
+        done = sum(len(one.seqs) for one in made)
+        refused = sum(len(one.errors) for one in made)
+        if done:
+            self._rate += 0.3 * (done / max(seconds, 1e-4) - self._rate)
+        figures.BATCH.labels(self.version.name).observe(seconds)
+        figures.EMBEDDED.labels(self.version.name).inc(done)
+        figures.REFUSED.labels(self.version.name).inc(refused)
+        if refused:
+            logger.warning("%d events have no vector of %s: their texts were refused", refused, self.version.name)
+
+    def _later(self, tenant: Tenant, conversations: list[ConversationId], urgency: Urgency) -> None:
+        """Look again soon at what another embedder has: it may not have seen the newest events."""
+
+        def again() -> None:
+            self._timers.discard(timer)
+            for at in conversations:
+                self._waiting.add(tenant, at, Urgency.ASKED if at in self._waits else urgency)
+            self._wake.set()
+            self._full.set()
+
+        timer = asyncio.get_running_loop().call_later(_BUSY_PAUSE, again)
+        self._timers.add(timer)
+
+    def _advanced(self, at: ConversationId, seq: int) -> None:
+        """Remember how far a conversation has come, and tell who waits for that."""
+        self._known[at] = max(seq, self._known.pop(at, 0))
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        for wait in self._waits.pop(at, []):
+            if wait.done.done():
+                continue
+            if wait.seq <= seq:
+                wait.done.set_result(None)
+            else:
+                self._waits.setdefault(at, []).append(wait)
+
+    def _finished(self, at: ConversationId) -> None:
+        """There is nothing to wait for: whoever asked for more asked for events that are not there."""
+        for wait in self._waits.pop(at, []):
+            if not wait.done.done():
+                wait.done.set_result(None)
+
+    def _down(self, error: TurnstoneError) -> None:
+        if self.problem is None or self.problem.message != error.message:
+            logger.warning("no embedding for %s: %s", self.version.name, error.message)
+        self.problem = error
+        figures.UP.labels(self.version.name).set(0)
+        for wait in (wait for waits in self._waits.values() for wait in waits):
+            if not wait.done.done():
+                wait.done.set_exception(self._unusable())
+        self._waits.clear()
+        self._observe()
+
+    def _unusable(self) -> EmbeddingError:
+        if isinstance(self.problem, ModelRefused):
+            return ModelRefused(self.problem.message)
+        return ProviderUnavailable(
+            self.problem.message if self.problem else f"the model of {self.version.name} is being opened", retry_after=5
+        )
+
+    def _observe(self) -> None:
+        figures.PENDING.labels(self.version.name).set(self._waiting.events)
+        figures.LAG.labels(self.version.name).set(self._waiting.seconds)
+
+
+@asynccontextmanager
+async def _connected(database: Database) -> AsyncIterator[HotConnection]:
+    """Hold one connection, whose session owns the advisory locks."""
+    try:
+        # What a crash takes of a batch it takes whole, progress and all, and it is made again: no commit need wait for
+        # the disk, which the appends need.
+        connection = await database.connect(ROLE, options="-c synchronous_commit=off")
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    except Exception as error:
+        if not isinstance(error, DatabaseUnavailable) and (answer := unavailable(error)):
+            raise answer from error
+        raise

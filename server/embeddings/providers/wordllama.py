@@ -1,0 +1,93 @@
+"""The default model: static word vectors, torch-free, in the wheel of ``wordllama``.
+
+Only the files of the wheel are used. Importing the package would set up logging, load an HTTP client, and on a wrong
+path try the network; and its own pooling pads a whole batch to its longest text, which for one long text among short
+ones takes gigabytes. The vectors are the same: tests/unit/test_providers.py compares them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from server.embeddings.providers import Spec, Vectors, options_of
+from server.errors import ModelRefused, TextRefused
+
+MODEL: Final = "l2_supercat_256"
+_MAX_CHARACTERS: Final = 32_000  # of a text: the rest changes a mean of thousands of words no more
+_PIECE: Final = 2_000  # characters that the tokenizer gets at once: its cost grows faster than a long text does
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """The static model has no options."""
+
+
+def open_model(spec: Spec) -> WordLlama:
+    """Load the model from the installed wheel."""
+    options_of(spec, Options)
+    return _load(spec.model)
+
+
+@cache
+def _load(model: str) -> WordLlama:
+    found = importlib.util.find_spec("wordllama")
+    folder = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
+    weights = folder / "weights" / f"{model}.safetensors" if folder else None
+    if folder is None or weights is None or not weights.exists():
+        raise ModelRefused(f"the wheel wordllama with the model {model!r} is not installed; run `make install`")
+    with safe_open(str(weights), framework="np") as file:
+        table = np.ascontiguousarray(file.get_tensor("embedding.weight"), np.float32)
+    # Rust threads and a later fork do not mix, and a batch of short texts gains little from them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    config = f"{model.rsplit('_', 1)[0]}_tokenizer_config.json"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizers" / config))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return WordLlama(table, tokenizer)
+
+
+class WordLlama:
+    """The mean of the vectors of a text's tokens; a text's vector depends on no other text."""
+
+    batch = 256
+
+    def __init__(self, table: Vectors, tokenizer: Tokenizer) -> None:
+        self._table = table
+        self._tokenizer = tokenizer
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, of which the first 32,000 characters count. Raises TextRefused for one without any token."""
+        pieces = [_pieces(text[:_MAX_CHARACTERS]) for text in texts]
+        encoded = iter(
+            self._tokenizer.encode_batch_fast([piece for own in pieces for piece in own], add_special_tokens=False)
+        )
+        vectors = np.empty((len(texts), self._table.shape[1]), np.float32)
+        for row, own in enumerate(pieces):
+            ids = [number for _ in own for number in next(encoded).ids]
+            if not ids:
+                raise TextRefused("the text has no token", details={"reason": "no_token"})
+            np.mean(self._table[ids], axis=0, out=vectors[row])
+        return vectors
+
+    def close(self) -> None:
+        """Nothing to do: the table is shared, and stays."""
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut a text at white space into pieces that tokenize as the whole would, or nearly."""
+    pieces, start = [], 0
+    while len(text) - start > _PIECE:
+        end = max(text.rfind(" ", start, start + _PIECE), text.rfind("\n", start, start + _PIECE))
+        end = end if end > start else start + _PIECE
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
