@@ -32,7 +32,8 @@ touch = Table(
     Column("at", BigInteger, nullable=False, comment="the head when it happened"),
     Column("seqs", ARRAY(BigInteger), nullable=False, comment="the events that were faulted in or used, in order"),
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-    PrimaryKeyConstraint("user_key", "conversation", "ord"),
+    # In the order in which a fold reads them from any place on: `at` and `ord` grow together.
+    PrimaryKeyConstraint("user_key", "conversation", "at", "ord"),
 )
 
 checkpoint = Table(

@@ -58,7 +58,7 @@ def upgrade() -> None:
         sa.Column(
             "recorded_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
-        sa.PrimaryKeyConstraint("user_key", "conversation", "ord", name=op.f("touch_pkey")),
+        sa.PrimaryKeyConstraint("user_key", "conversation", "at", "ord", name=op.f("touch_pkey")),
     )
     op.create_table(
         "checkpoint",

@@ -64,7 +64,8 @@ def restore_file(send: Sender, path: Path, counts: Counts, advance: Callable[[in
             continue
         if size + len(data) > CHUNK and len(chunk) > 1:
             _send(send, chunk, counts)
-            chunk = [header, conversation] if isinstance(line, EventLine | TouchLine) else [header]
+            # With the conversation also when the next line is another's: that line tells that this one is whole.
+            chunk = [header, conversation] if conversation else [header]
             size = sum(map(len, chunk))
         if isinstance(line, ConversationLine):
             conversation = data

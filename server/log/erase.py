@@ -4,6 +4,10 @@ An event belongs to the conversation that appended it: erased, it is gone from e
 place. A deleted conversation keeps only what live forks of it still show, until they go too. Gone means unreadable at
 commit, and off the heap after the next vacuum; WAL and backups made before hold it until they are rotated out.
 
+A server may answer from memory for FORGOTTEN_EVERYWHERE seconds after it has compared that with the database, where a
+caller asks for no more than it had seen. So an erasure returns that much after its commit: then no server shows what is
+gone. Retention, which nobody waits for, does without.
+
 Rows are locked in the order of conversation ids, as appends do.
 """
 
@@ -16,7 +20,20 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schema.tables import api_key, checkpoint, end_user, erasure, event, idempotency, snapshot, touch
+from schema.embeddings import is_relation
+from schema.tables import (
+    api_key,
+    checkpoint,
+    embedding_failure,
+    embedding_progress,
+    end_user,
+    erasure,
+    event,
+    idempotency,
+    retry_chain,
+    snapshot,
+    touch,
+)
 from schema.tables import conversation as table
 from schema.tables import tenant as tenant_table
 from server.database.connections import Database
@@ -24,9 +41,10 @@ from server.database.ids import ConversationId, keyed_hash, user_key, uuid7
 from server.database.tenant import Tenant
 from server.errors import InvalidInput, NotFound
 from server.log.lineage import Lineage
-from server.log.registry import HOLDINGS
+from server.log.registry import HOLDINGS, vectors
 
 ROLE = "turnstone_eraser"
+FORGOTTEN_EVERYWHERE = 0.1  # seconds
 _REVOKED_EVERYWHERE = 1.0  # seconds
 
 
@@ -36,8 +54,16 @@ async def erase_event(
     """Erase one event that a conversation shows; returns the conversations that changed, none when it was gone already.
 
     Its owner's log gains an ``erasure`` event that names the seq, so that followers learn of it. Raises NotFound, and
-    InvalidInput for an ``erasure`` event.
+    InvalidInput for an ``erasure`` or a ``deletion``.
     """
+    changed = await _erase_event(database, tenant, at, seq, actor)
+    await asyncio.sleep(FORGOTTEN_EVERYWHERE)  # also when somebody else erased it: that may have been just now
+    return changed
+
+
+async def _erase_event(
+    database: Database, tenant: Tenant, at: ConversationId, seq: int, actor: str
+) -> list[ConversationId]:
     async with database.transaction(tenant, role=ROLE) as connection:
         shown = (await connection.execute(sa.select(table).where(_mine(tenant, at)))).mappings().first()
         if shown is None or shown["deleted_at"] is not None:
@@ -58,8 +84,8 @@ async def erase_event(
         )
         if kind is None:
             raise NotFound("no such event")
-        if kind == "erasure":
-            raise InvalidInput("an erasure event holds nothing that could be erased")
+        if kind in ("erasure", "deletion"):
+            raise InvalidInput(f"this event is of type {kind}: it names a seq and holds nothing that could be erased")
         if not await forget(connection, tenant, at.user_key, owner, "erase_events", seq, seq):
             return []
         await connection.execute(
@@ -73,10 +99,16 @@ async def erase_event(
         return [ConversationId(at.user_key, changed) for changed in rows]
 
 
-async def erase_conversation(
+async def erase_conversation(database: Database, tenant: Tenant, at: ConversationId, *, actor: str) -> None:
+    """Delete a conversation with all of its own events, as far as no live fork shows them; raises NotFound."""
+    await remove_conversation(database, tenant, at, actor=actor)
+    await asyncio.sleep(FORGOTTEN_EVERYWHERE)
+
+
+async def remove_conversation(
     database: Database, tenant: Tenant, at: ConversationId, *, actor: str, scope: str = "conversation"
 ) -> None:
-    """Delete a conversation with all of its own events, as far as no live fork shows them; raises NotFound."""
+    """Do what ``erase_conversation`` does, without waiting for other servers to forget it."""
     async with database.transaction(tenant, role=ROLE) as connection:
         lineage = (await connection.execute(sa.select(table.c.lineage).where(_mine(tenant, at)))).scalar()
         rows = await lock(connection, tenant, at.user_key, table.c.id.in_([at.uuid, *(lineage or [])]))
@@ -90,7 +122,8 @@ async def erase_conversation(
             "epoch": table.c.epoch + 1,
         }
         await connection.execute(sa.update(table).where(_mine(tenant, at)).values(gone))
-        for other in (idempotency, snapshot):  # what is about the conversation itself, and not shared by its forks
+        # What is about the conversation itself, and not shared by its forks.
+        for other in (idempotency, retry_chain, snapshot):
             mine = (other.c.user_key == at.user_key, other.c.conversation == at.uuid, other.c.tenant_id == tenant.id)
             await connection.execute(sa.delete(other).where(*mine))
         erased = await _release(connection, tenant, at)
@@ -100,6 +133,14 @@ async def erase_conversation(
         await record(connection, tenant, at.user_key, scope, actor, erased, conversation=at.uuid)
 
 
+async def was_erased(database: Database, tenant: Tenant, at: ConversationId) -> bool:
+    """Say whether there was such a conversation, and a caller has deleted it."""
+    mine = erasure.c.user_key == at.user_key, erasure.c.tenant_id == tenant.id, erasure.c.conversation == at.uuid
+    query = sa.select(erasure.c.id).where(*mine, erasure.c.scope == "conversation").limit(1)
+    async with database.transaction(tenant) as connection:
+        return (await connection.execute(query)).first() is not None
+
+
 async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: str) -> int:
     """Erase a user with everything in all of its conversations; returns how many events went. Raises NotFound."""
     key = user_key(tenant.salt, "user", user)
@@ -107,22 +148,17 @@ async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: st
     async with database.transaction(tenant, role=ROLE) as connection:
         if (await connection.execute(sa.select(end_user.c.id).where(mine).with_for_update())).first() is None:
             raise NotFound("no such user")
-        # The user's row keeps new conversations out; a fork that was being made while we waited for its parent's lock
-        # shows up in the next look.
-        known: set[UUID] = set()
-        while True:
-            rows = await lock(connection, tenant, key, table.c.user_id == user)
-            if rows.keys() <= known:
-                break
-            known |= rows.keys()
+        # The user's row keeps new conversations out.
+        rows = await lock(connection, tenant, key, table.c.user_id == user)
         erased = 0
-        for uuid in sorted(known):
+        for uuid in sorted(rows):
             erased += await forget(connection, tenant, key, uuid, "drop_conversation")
         await connection.execute(sa.delete(end_user).where(mine))
         await record(
             connection, tenant, key, "user", actor, erased, user_digest=keyed_hash(tenant.salt, "erased_user", user)
         )
-        return erased
+    await asyncio.sleep(FORGOTTEN_EVERYWHERE)
+    return erased
 
 
 async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> None:
@@ -140,8 +176,12 @@ async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> Non
         every = sa.select(table.c.id).where(table.c.tenant_id == tenant.id).order_by(table.c.user_key, table.c.id)
         await connection.execute(every.with_for_update())
         erased = (await connection.execute(sa.delete(event).where(event.c.tenant_id == tenant.id))).rowcount
-        for other in (idempotency, touch, checkpoint, snapshot, table, end_user):
+        derived = (idempotency, retry_chain, touch, checkpoint, snapshot, embedding_progress, embedding_failure)
+        for other in (*derived, table, end_user):
             await connection.execute(sa.delete(other).where(other.c.tenant_id == tenant.id))
+        for relation in await _relations(connection):
+            mine = sa.table(relation, sa.column("tenant_id"))
+            await connection.execute(sa.delete(mine).where(mine.c.tenant_id == tenant.id))
         await record(connection, tenant, 0, "tenant", actor, erased)
 
 
@@ -165,14 +205,22 @@ def _mine(tenant: Tenant, at: ConversationId) -> sa.ColumnElement[bool]:
 async def lock(
     connection: AsyncConnection, tenant: Tenant, key: int, which: sa.ColumnElement[bool]
 ) -> dict[UUID, sa.RowMapping]:
-    """Lock a user's conversations in the order of their ids, and return their rows as they are then."""
+    """Lock a user's conversations in the order of their ids, and return their rows as they are then.
+
+    A fork that was being made while we waited for its parent's lock shows up in the next look.
+    """
     query = (
         sa.select(table)
         .where(table.c.user_key == key, table.c.tenant_id == tenant.id, which)
         .order_by(table.c.id)
         .with_for_update()
     )
-    return {row["id"]: row for row in (await connection.execute(query)).mappings()}
+    known: set[UUID] = set()
+    while True:
+        rows = {row["id"]: row for row in (await connection.execute(query)).mappings()}
+        if rows.keys() <= known:
+            return rows
+        known |= rows.keys()
 
 
 async def _release(connection: AsyncConnection, tenant: Tenant, at: ConversationId) -> int:
@@ -199,13 +247,21 @@ async def forget(
     """Run one level of the registry; returns how many events it touched."""
     parameters = {"tenant": tenant.id, "user_key": key, "conversation": owner, "low": low, "high": high}
     touched = 0
-    for holding in HOLDINGS:
+    for holding in (*HOLDINGS, *map(vectors, await _relations(connection))):
         statement = getattr(holding, level)
         if statement is not None:
             result = await connection.execute(sa.text(statement), parameters)
             if holding.table == "event":
                 touched = result.rowcount
     return touched
+
+
+async def _relations(connection: AsyncConnection) -> list[str]:
+    """Return the relations of vectors, of whatever version: those being filled and those no longer read, too."""
+    names = await connection.scalars(
+        sa.text("SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = 'public'")
+    )
+    return sorted(name for name in names if is_relation(name))
 
 
 async def _append_erasure(connection: AsyncConnection, tenant: Tenant, at: ConversationId, seq: int) -> None:

@@ -38,11 +38,12 @@ HOLDINGS: Final = (
         "event",
         EVENT_TEXT,
         f"UPDATE event SET erased_at = clock_timestamp(), {', '.join(f'{column} = NULL' for column in EVENT_TEXT)} "
-        f"WHERE {_WHERE} AND seq BETWEEN :low AND :high AND erased_at IS NULL AND type <> 'erasure'",
+        f"WHERE {_WHERE} AND seq BETWEEN :low AND :high AND erased_at IS NULL AND type NOT IN ('erasure', 'deletion')",
         f"DELETE FROM event WHERE {_WHERE} AND seq BETWEEN :low AND :high",
         f"DELETE FROM event WHERE {_WHERE}",
     ),
     Holding("idempotency", (), None, None, f"DELETE FROM idempotency WHERE {_WHERE}"),
+    Holding("retry_chain", (), None, None, f"DELETE FROM retry_chain WHERE {_WHERE}"),
     # Words of every event up to its head are counted in a checkpoint, of the conversation and of each fork.
     Holding("checkpoint", ("fold",), _FOLDED, _FOLDED, f"DELETE FROM checkpoint WHERE {_WHERE}"),
     # Seqs only. What expired or is shown by nobody any more is not touched any more either.
@@ -60,6 +61,15 @@ HOLDINGS: Final = (
         f"DELETE FROM snapshot WHERE {_WHERE} AND head BETWEEN :low AND :high",
         f"DELETE FROM snapshot WHERE {_WHERE}",
     ),
+    # How far a conversation is embedded stays: an event that is gone is not waited for.
+    Holding("embedding_progress", (), None, None, f"DELETE FROM embedding_progress WHERE {_WHERE}"),
+    Holding(
+        "embedding_failure",
+        (),
+        f"DELETE FROM embedding_failure WHERE {_WHERE} AND seq BETWEEN :low AND :high",
+        f"DELETE FROM embedding_failure WHERE {_WHERE} AND seq BETWEEN :low AND :high",
+        f"DELETE FROM embedding_failure WHERE {_WHERE}",
+    ),
     Holding(
         "conversation",
         ("metadata", "origin_id", "user_id"),
@@ -69,3 +79,12 @@ HOLDINGS: Final = (
     ),
     Holding("end_user", ("id",), None, None, None),  # removed with its last conversation, by the erasure of the user
 )
+
+
+def vectors(relation: str) -> Holding:
+    """Return how an embedding version's relation forgets: a vector holds much of what its text says.
+
+    A vector is made of its own event's text alone, so that no neighbour's has to go with it.
+    """
+    events = f"DELETE FROM {relation} WHERE {_WHERE} AND seq BETWEEN :low AND :high"
+    return Holding(relation, ("text_hash", "embedding"), events, events, f"DELETE FROM {relation} WHERE {_WHERE}")

@@ -23,6 +23,7 @@ from server.database.ids import ConversationId
 from server.database.tenant import Tenant
 from server.errors import DatabaseUnavailable, NotFound
 from server.log import erase
+from server.log.retries import WINDOW
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ async def _expire(database: Database, tenant: Tenant, at: ConversationId, days: 
         emptied = empty and bool(await connection.scalar(silent))
     if emptied:
         try:
-            await erase.erase_conversation(database, tenant, at, actor=ACTOR, scope="retention")
+            await erase.remove_conversation(database, tenant, at, actor=ACTOR, scope="retention")
         except NotFound:  # somebody else was faster
             return removed, False
     return removed, emptied
@@ -129,15 +130,16 @@ async def tenants(database: Database) -> list[Tenant]:
 
 
 async def forget_keys(database: Database, tenant: Tenant, hours: int) -> None:
-    """Forget the Idempotency-Keys that are older than ``hours``."""
+    """Forget the Idempotency-Keys that are older than ``hours``, and the chains of retries that have ended."""
     async with database.transaction(tenant, role=erase.ROLE) as connection:
-        await connection.execute(
-            sa.text(
-                "DELETE FROM idempotency "
-                "WHERE tenant_id = :tenant AND created_at < now() - make_interval(hours => :hours)"
-            ),
-            {"tenant": tenant.id, "hours": hours},
-        )
+        for table, age in (("idempotency", hours * 3600), ("retry_chain", WINDOW)):
+            await connection.execute(
+                sa.text(
+                    f"DELETE FROM {table} "
+                    "WHERE tenant_id = :tenant AND created_at < now() - make_interval(secs => :age)"
+                ),
+                {"tenant": tenant.id, "age": age},
+            )
 
 
 async def run_forever(database: Database, *, interval: float, idempotency_hours: int) -> None:

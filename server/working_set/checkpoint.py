@@ -10,15 +10,17 @@ from typing import Any, Final
 
 import msgspec
 
+from server.constraints import RECOGNISER
 from server.working_set.changes import Departure
 from server.working_set.choice import Choice
 from server.working_set.features import SCORER
 from server.working_set.fold import Fold
 from server.working_set.rarity import WordCounts
+from server.working_set.standing import Setting, Standing
 from server.working_set.tokens import TOKENIZER
 from server.working_set.units import Part, Unit
 
-VERSION: Final = 1
+VERSION: Final = 3
 
 
 class OutdatedCheckpoint(Exception):
@@ -29,6 +31,7 @@ class _Stamps(msgspec.Struct, frozen=True):
     version: int
     tokenizer: str
     scorer: str
+    recogniser: str
     policy: str
     policy_version: int
 
@@ -40,8 +43,10 @@ class _State(msgspec.Struct):
     step: int
     units: list[Unit]
     pins: list[int]
+    deleted: list[int]
     newest_user: int | None
     constraints: list[int]
+    standing: list[Setting]
     calls: list[tuple[str, list[Part]]]
     departures: list[Departure]
     events: int
@@ -59,7 +64,7 @@ _state = msgspec.msgpack.Decoder(_State)
 
 
 def _stamps(fold: Fold) -> _Stamps:
-    return _Stamps(VERSION, TOKENIZER, SCORER, fold.kept.policy.name, fold.kept.policy.version)
+    return _Stamps(VERSION, TOKENIZER, SCORER, RECOGNISER, fold.kept.policy.name, fold.kept.policy.version)
 
 
 def dump(fold: Fold) -> bytes:
@@ -73,8 +78,10 @@ def dump(fold: Fold) -> bytes:
             step=kept.step,
             units=sorted(kept.residents, key=lambda unit: unit.id),
             pins=sorted(kept.pins),
+            deleted=sorted(kept.deleted),
             newest_user=kept.newest_user,
             constraints=kept.constraints,
+            standing=list(kept.standing),
             calls=list(kept.calls.items()),
             departures=kept.departures,
             events=fold.words.events,
@@ -97,6 +104,8 @@ def load(checkpoint: bytes) -> Fold:
     kept = fold.kept
     kept.head, kept.step = state.head, state.step
     kept.pins, kept.newest_user, kept.constraints = set(state.pins), state.newest_user, state.constraints
+    kept.deleted = set(state.deleted)
+    kept.standing = Standing(state.standing)
     kept.calls, kept.departures = dict(state.calls), state.departures
     kept.restore(state.units)
     kept.policy.load(state.policy)

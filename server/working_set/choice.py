@@ -11,7 +11,7 @@ from server.errors import InvalidInput
 from server.working_set import eviction
 from server.working_set.policy import EvictionPolicy
 
-MAX_BUDGET: Final = 10_000_000
+MAX_BUDGET: Final = 1_000_000  # about as many residents at the most, of 2.6 kB each
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +35,14 @@ def make_policy(choice: Choice) -> EvictionPolicy:
             details={"parameters": list(kind.parameters_type.__struct_fields__)},
         ) from None
     return kind(parameters, choice.budget_tokens)
+
+
+def parameters_in_force(choice: Choice) -> dict[str, Any]:
+    """Return all parameters of a choice that has been checked, those that were left out with their defaults."""
+    parameters: dict[str, Any] = msgspec.to_builtins(
+        msgspec.convert(choice.parameters, eviction.find(choice.policy).parameters_type)
+    )
+    return parameters
 
 
 def pin_quota(budget: int) -> int:

@@ -23,10 +23,10 @@ _HELD: Final[dict[Hold, str]] = {
 class Resident(msgspec.Struct, frozen=True, kw_only=True):
     """A resident event."""
 
-    seq: int
+    seq: Annotated[int, Meta(description="Its place in the conversation.")]
     tokens: Annotated[int, Meta(description="What it takes of the budget.")]
     whole: Annotated[int, Meta(description="What it would take uncut; more than `tokens` when it is rendered cut.")]
-    why: str
+    why: Annotated[str, Meta(description="What keeps it.")]
     unit: Annotated[int, Meta(description="The first seq of what enters and leaves with it.")]
     placeholder: Annotated[bool, Meta(description="A tool result that is rendered as a placeholder.")] = False
     complete: Annotated[bool, Meta(description="False for a tool call without a result as yet.")] = True
@@ -35,12 +35,12 @@ class Resident(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why an event near the line stays or went; the versions are those that the decision rested on."""
 
-    seqs: tuple[int, ...]
-    resident: bool
-    why: str
-    policy: str
-    policy_version: int
-    scorer: str
+    seqs: Annotated[tuple[int, ...], Meta(description="The events, which enter and leave together.")]
+    resident: Annotated[bool, Meta(description="Whether they are in the working set now, if only by a placeholder.")]
+    why: Annotated[str, Meta(description="When and why they left, or how close they stand to leaving.")]
+    policy: Annotated[str, Meta(description="The policy that decided.")]
+    policy_version: Annotated[int, Meta(description="Its version.")]
+    scorer: Annotated[str, Meta(description="What read the features of texts.")]
 
 
 def residents(fold: Fold) -> list[Resident]:
@@ -65,6 +65,9 @@ def residents(fold: Fold) -> list[Resident]:
 
 def _why(fold: Fold, unit: Unit) -> str:
     hold = fold.kept.residents.held.get(unit.id)
+    if hold == "constraint":
+        setting = fold.kept.standing.get(unit.id)
+        return f"constraint: {setting.cues}" if setting is not None else _HELD[hold]
     if hold is not None:
         return _HELD[hold]
     return "faulted in" if unit.faulted else f"kept by {fold.kept.policy.name}"

@@ -3,18 +3,20 @@
 The hard rules, which hold for every policy:
 
 - The residents' charges never exceed the budget.
-- Pins never leave, unless they or the tool call that they belong to are erased, and take at most half of the budget; a
-  pin beyond that has no effect. What is pinned is whole, but for a tool call whose later results exceed the quota.
+- Pins never leave, unless they or the tool call that they belong to are erased or deleted, and take at most half of the
+  budget; a pin beyond that has no effect. What is pinned is whole, but for a tool call whose later results exceed the
+  quota.
 - A tool call and its results are one unit. A result whose call is not at hand does not become resident.
 - The newest user message stays. No event, nor a tool call with its results, takes more than half of the budget, or
   what pins and the newest user message leave: the rest is cut, with a marker, when it is rendered.
 - A summary stands in for the events that it covers: they leave, but for pins, constraints and the newest user message.
-  A touched one comes back. A summary of an erased event leaves.
-- Constraints leave last, up to a quarter of the budget; beyond that the oldest become ordinary events.
+  A touched one comes back. A summary of an erased or deleted event leaves.
+- Constraints that hold (standing.py) leave last, up to a quarter of the budget; beyond that the oldest become ordinary
+  events, and so do those that are dismissed or superseded.
 
 The fold is total: a control event that cannot be honoured has no effect, and ``Changes.refused`` says why. Those who
-append ask ``check_choice`` and ``check_pin`` first. An append costs what its policy costs, O(log n) amortised; a
-summary and a new choice look at every resident.
+append ask ``check_choice``, ``check_pin`` and ``check_decision`` first. An append costs what its policy costs, O(log n)
+amortised; a summary and a new choice look at every resident.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ import msgspec
 from server.errors import InvalidInput
 from server.working_set.changes import Changes
 from server.working_set.choice import Choice, check
-from server.working_set.items import CONTROL, Item, Touch
+from server.working_set.items import Item, Touch
 from server.working_set.rarity import WordCounts
+from server.working_set.standing import Decision, setting_of
 from server.working_set.units import Part, Unit
 from server.working_set.working_set import WorkingSet
 
@@ -36,10 +39,14 @@ _TOOL: Final = ("tool_call", "tool_result")
 
 
 class Fold:
-    """The working set of one conversation after its first ``head`` events, and the touches since."""
+    """The working set of one conversation after its first ``head`` events, and the touches since.
 
-    def __init__(self, choice: Choice | None = None) -> None:
+    ``start``: the seq up to which nothing is left of it, since retention has removed that.
+    """
+
+    def __init__(self, choice: Choice | None = None, start: int = 0) -> None:
         self.kept = WorkingSet(choice or Choice())
+        self.kept.head = self.kept.step = start
         self.words = WordCounts()
 
     @property
@@ -71,11 +78,16 @@ class Fold:
             case "unpin":
                 changes.refused = self._unpin(item)
             case "erasure":
-                self._erase(item.seq_named or 0)
+                self._release(item.seq_named or 0, "erased")
+            case "deletion":
+                self.kept.deleted.add(item.seq_named or 0)
+                self._release(item.seq_named or 0, "deleted")
             case "working_set":
                 changes.refused = self._choose(item)
             case "run":
                 pass
+            case "constraint" if item.decision is not None:
+                changes.refused = self._decide(item.decision, item.named)
             case _:
                 changes.refused = self._append(item)
         return changes
@@ -103,6 +115,10 @@ class Fold:
             kept.policy.touch(unit)
         return changes
 
+    def lacks(self, seq: int) -> bool:
+        """Say whether an event would have to be named with a touch or a pin of it, since it is not resident."""
+        return self.kept.residents.of_seq(seq) is None
+
     def check_pin(self, seq: int, named: Sequence[Item] = ()) -> None:
         """Raise InvalidInput when a pin of that event would have no effect; ``named`` as in ``Item``."""
         refused = self.kept.refuse_pin(self.kept.residents.of_seq(seq) or self._named(seq, named), seq)
@@ -112,6 +128,12 @@ class Fold:
     def check_choice(self, choice: Choice) -> None:
         """Raise InvalidInput when a choice would have no effect."""
         check(choice, pinned=self.kept.residents.taken("pin"))
+
+    def check_decision(self, decision: Decision, named: Sequence[Item] = ()) -> None:
+        """Raise InvalidInput when a decision would have no effect; ``named`` as in ``Item``."""
+        refused = self._refuse_decision(decision, named)
+        if refused is not None:
+            raise InvalidInput(refused, param="seq")
 
     def _next_step(self) -> Changes:
         self.kept.step += 1
@@ -129,6 +151,9 @@ class Fold:
             unit = None if item.type == "tool_result" else Unit(parts=[part])
         if unit is None:
             return f"the tool call of the result {item.seq} is not at hand"
+        setting = setting_of(item.seq, item.type, item.role, item.rules)
+        if setting is not None:
+            kept.govern(kept.standing.note(setting))
         if item.covers is not None:
             kept.cover(item.seq, item.covers.first_seq, item.covers.last_seq)
         if item.type == "message" and item.role == "user":
@@ -165,8 +190,10 @@ class Fold:
 
     def _named(self, seq: int, named: Iterable[Item]) -> Unit | None:
         """Make a unit of events that were named with a touch or a pin; None when they cannot be resident."""
-        items = sorted((item for item in named if not item.erased and not item.stale), key=lambda item: item.seq)
-        if all(item.seq != seq for item in items) or any(item.type in CONTROL for item in items):
+        gone = self.kept.deleted
+        there = (item for item in named if not item.erased and not item.stale and item.seq not in gone)
+        items = sorted(there, key=lambda item: item.seq)
+        if all(item.seq != seq for item in items) or any(item.is_control for item in items):
             return None
         is_call = items[0].type == "tool_call" and len({item.call_id for item in items}) == 1
         if not is_call and (len(items) > 1 or items[0].type == "tool_result"):
@@ -199,6 +226,39 @@ class Fold:
         self.kept.settle(unit)
         return None
 
+    def _refuse_decision(self, decision: Decision, named: Sequence[Item]) -> str | None:
+        seq = decision.seq
+        if self.kept.standing.get(seq) is not None:
+            return None
+        item = next((item for item in named if item.seq == seq), None)
+        if item is None or item.erased or seq in self.kept.deleted:
+            return f"there is no event {seq}, or it is erased or deleted"
+        if setting_of(seq, item.type, item.role, item.rules) is None:
+            return (
+                f"event {seq} sets nothing that is recognised, or its role may not: append a `constraint` event "
+                "with the words that are to hold"
+            )
+        return None
+
+    def _decide(self, decision: Decision, named: Sequence[Item]) -> str | None:
+        refused = self._refuse_decision(decision, named)
+        if refused is not None:
+            return refused
+        kept, seq = self.kept, decision.seq
+        changed = []
+        if kept.standing.get(seq) is None:  # it has been forgotten since
+            item = next(item for item in named if item.seq == seq)
+            setting = setting_of(seq, item.type, item.role, item.rules)
+            assert setting is not None, "a decision on nothing is refused"
+            changed = kept.standing.note(setting)
+        kept.govern([*changed, *kept.standing.decide(decision)])
+        if kept.standing.holds(seq) and kept.residents.of_seq(seq) is None:
+            unit = self._named(seq, named)
+            if unit is not None:
+                unit.used, unit.faulted = kept.step, True
+                kept.enter(unit)
+        return None
+
     def _choose(self, item: Item) -> str | None:
         if item.choice is None:
             return "the event holds no choice of a policy and a budget"
@@ -209,14 +269,18 @@ class Fold:
         self.kept.choose(item.choice)
         return None
 
-    def _erase(self, seq: int) -> None:
-        """Let go of an erased event; the log without it is folded anew soon, but nothing may be shown until then."""
+    def _release(self, seq: int, why: str) -> None:
+        """Let go of an event that was erased or deleted, for good.
+
+        After an erasure the log without the event is folded anew soon, but nothing may be shown until then.
+        """
         kept = self.kept
         kept.pins.discard(seq)
+        kept.govern(kept.standing.forget(seq))
         unit = kept.residents.of_seq(seq)
         if unit is not None:
             left = [part for part in unit.parts if part.seq != seq]
-            kept.drop(unit, "it was erased")
+            kept.drop(unit, f"it was {why}")
             if left and left[0].type == "tool_call":
                 unit.parts = left
                 kept.enter(unit)
@@ -228,4 +292,4 @@ class Fold:
             del kept.calls[call_id]
         for summary in [unit_id for unit_id, (first, last) in kept.summaries.items() if first <= seq <= last]:
             kept.pins.discard(summary)
-            kept.drop(kept.residents[summary], f"it covers event {seq}, which was erased")
+            kept.drop(kept.residents[summary], f"it covers event {seq}, which was {why}")

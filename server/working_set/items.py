@@ -10,16 +10,20 @@ import msgspec
 from msgspec import Meta, Raw, UnsetType
 
 from schema.vocabulary import EventType, Role
+from server import verbatim
+from server.constraints import Rule, recognise, rule_of, stated
 from server.working_set import tokens
 from server.working_set.choice import Choice
 from server.working_set.features import Features, features
+from server.working_set.standing import Decision, may_set
 
 # What a message's frame (its role and separators) costs in common chat templates.
-_FRAME_TOKENS: Final = 4
+FRAME_TOKENS: Final = 4
 # Pictures and files: models charge by pixels or pages, which the log does not know.
 _MEDIA_TOKENS: Final = 1000
 _MEDIA: Final = ("image", "audio", "file", "document", "video")
-CONTROL: Final = frozenset({"pin", "unpin", "working_set", "run", "erasure"})
+CONTROL: Final = frozenset({"pin", "unpin", "working_set", "run", "erasure", "deletion"})
+_NAMING: Final = frozenset({"pin", "unpin", "erasure", "deletion"})
 _NO_FEATURES: Final = Features()
 
 T = TypeVar("T")
@@ -36,9 +40,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event as the fold sees it.
 
     ``tokens``: as it would be rendered whole, at least 1 (0 for control events and tombstones). ``at``: when it
-    occurred, in seconds since 1970. ``seq_named``: what a pin, unpin or erasure names. ``named``: for a pin, that event
-    with all events of its call, so that what has left the working set can come back. ``stale``: a summary one of whose
-    events has been erased since.
+    occurred, in seconds since 1970. ``seq_named``: what a pin, unpin, erasure or deletion names. ``rules``: the
+    constraints that it sets, if its role may, and ``decision``: what a ``constraint`` event says of another event's.
+    ``named``: for a pin or a decision, the event that it names with all events of its call, so that what has left the
+    working set can come back. ``stale``: a summary one of whose events has been erased since.
     """
 
     seq: int
@@ -51,9 +56,16 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     covers: Covers | None = None
     choice: Choice | None = None
     seq_named: int | None = None
+    rules: tuple[Rule, ...] = ()
+    decision: Decision | None = None
     named: tuple[Item, ...] = ()
     erased: bool = False
     stale: bool = False
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it governs the working set, and is never resident."""
+        return self.type in CONTROL or self.decision is not None
 
 
 class Touch(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,21 +113,37 @@ def measure(events: Sequence[LoggedEvent]) -> list[Item]:
 
     Content that is not as its type wants it has no effect on the fold, and is counted by its text.
     """
-    spoken = [event for event in events if event.type not in CONTROL and event.erased_at is None]
+    decisions = {event.seq: found for event in events if (found := decision_of(event)) is not None}
+    spoken = [
+        event
+        for event in events
+        if event.type not in CONTROL and event.erased_at is None and event.seq not in decisions
+    ]
     read = [text_and_media(event.content) for event in spoken]
     counts = tokens.count(
         [f"{event.name}: {text}" if event.name else text for event, (text, _) in zip(spoken, read, strict=True)]
     )
     weighed = {
-        event.seq: (_FRAME_TOKENS + count + _MEDIA_TOKENS * media, features(text, event.role))
+        event.seq: (FRAME_TOKENS + count + _MEDIA_TOKENS * media, features(text, event.role), _rules(event, text))
         for event, count, (text, media) in zip(spoken, counts, read, strict=True)
     }
-    return [_item(event, *weighed.get(event.seq, (0, _NO_FEATURES))) for event in events]
+    return [_item(event, *weighed.get(event.seq, (0, _NO_FEATURES, ())), decisions.get(event.seq)) for event in events]
 
 
-def _item(event: LoggedEvent, count: int, read: Features) -> Item:
+def decision_of(event: LoggedEvent) -> Decision | None:
+    """Return what a ``constraint`` event says of another one's constraints; None for one with words of its own."""
+    return None if event.erased_at is not None else _decode(event, "constraint", Decision)
+
+
+def _rules(event: LoggedEvent, text: str) -> tuple[Rule, ...]:
+    if not may_set(event.type, event.role):
+        return ()
+    return tuple(map(rule_of, stated(text) if event.type == "constraint" else recognise(text, event.role)))
+
+
+def _item(event: LoggedEvent, count: int, read: Features, rules: tuple[Rule, ...], decision: Decision | None) -> Item:
     summary = _decode(event, "summary", _Summary)
-    named = _decode(event, "pin", _Named) or _decode(event, "unpin", _Named) or _decode(event, "erasure", _Named)
+    named = _decode(event, event.type, _Named) if event.type in _NAMING else None
     return Item(
         seq=event.seq,
         type=event.type,
@@ -127,6 +155,8 @@ def _item(event: LoggedEvent, count: int, read: Features) -> Item:
         covers=summary.covers if summary else None,
         choice=_decode(event, "working_set", Choice),
         seq_named=named.seq if named else None,
+        rules=rules,
+        decision=decision,
         erased=event.erased_at is not None,
     )
 
@@ -144,7 +174,7 @@ def text_and_media(content: Raw | UnsetType) -> tuple[str, int]:
     """Return what is read of a content (its text, or its JSON where it has none), and how many media parts it has."""
     if isinstance(content, UnsetType):
         return "", 0
-    value = msgspec.json.decode(content)
+    value = verbatim.value(content)
     if isinstance(value, list):
         media = sum(_is_media(part) for part in value)
         return "\n".join(_text(part) for part in value if not _is_media(part)), media

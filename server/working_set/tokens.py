@@ -53,3 +53,19 @@ def count(texts: Sequence[str]) -> list[int]:
     pieces = [list(_pieces(text)) for text in texts]
     encoded = iter(_tokenizer().encode_batch_fast(list(chain.from_iterable(pieces)), add_special_tokens=False))
     return [sum(len(next(encoded)) for _ in piece) for piece in pieces]
+
+
+def fitting(text: str, limit: int) -> int:
+    """Return how many characters, from a text's start, take at most ``limit`` tokens; reads no more than it needs."""
+    left, place = limit, 0
+    for piece in _pieces(text):
+        encoded = _tokenizer().encode(piece, add_special_tokens=False)
+        if len(encoded) > left:
+            # The start of the first token that is too many: a character of several tokens is not cut in two.
+            place += encoded.offsets[left][0]
+            break
+        left -= len(encoded)
+        place += len(piece)
+    while place and count([text[:place]])[0] > limit:  # cut elsewhere, the last word may take more tokens
+        place -= 1
+    return place

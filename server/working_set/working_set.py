@@ -9,6 +9,7 @@ from server.working_set.changes import Changes, Departure
 from server.working_set.choice import Choice, check, event_limit, make_policy, pin_quota
 from server.working_set.policy import EvictionPolicy
 from server.working_set.residents import Hold, Residents
+from server.working_set.standing import Standing
 from server.working_set.units import Part, Unit
 
 _CALLS: Final = 256  # evicted tool calls whose results may still come
@@ -30,8 +31,10 @@ class WorkingSet:
         self.head = 0
         self.step = 0
         self.pins: set[int] = set()
+        self.deleted: set[int] = set()  # they do not come back
         self.newest_user: int | None = None
-        self.constraints: list[int] = []
+        self.standing = Standing()
+        self.constraints: list[int] = []  # those of the residents that are held, the oldest first
         self.summaries: dict[int, tuple[int, int]] = {}
         self.calls: dict[str, list[Part]] = {}
         self.departures: list[Departure] = []
@@ -68,7 +71,7 @@ class WorkingSet:
 
     def enter(self, unit: Unit) -> None:
         """Make room for a unit that is not resident, and take it in."""
-        if unit.parts[0].type == "constraint" and unit.id not in self.constraints:
+        if self.standing.holds(unit.id) and unit.id not in self.constraints:
             self.constraints.append(unit.id)
         hold = self.hold_of(unit)
         unit.entered = self.step
@@ -107,6 +110,8 @@ class WorkingSet:
         if was is None and hold is not None:
             self.policy.withdraw(unit.id)
         self.residents.hold(unit.id, hold)
+        if hold == "constraint" != was:
+            self._limit_constraints()
         if was is not None and hold is None:
             self.policy.admit(unit)
             for summary, (first, last) in sorted(self.summaries.items()):
@@ -124,6 +129,18 @@ class WorkingSet:
         unit = None if self.newest_user is None else self.residents.of_seq(self.newest_user)
         self.newest_user = None
         if unit is not None:
+            self.settle(unit)
+
+    def govern(self, changed: Iterable[int]) -> None:
+        """Hold the residents that set a constraint that holds now, and no longer those that do not."""
+        for seq in changed:
+            holds, unit = self.standing.holds(seq), self.residents.of_seq(seq)
+            if unit is None or unit.id != seq or holds == (seq in self.constraints):
+                continue
+            if holds:
+                self.constraints.append(seq)
+            else:
+                self.constraints.remove(seq)
             self.settle(unit)
 
     def choose(self, choice: Choice) -> None:
@@ -188,7 +205,7 @@ class WorkingSet:
         self.record([part.seq for part in unit.parts], why)
 
     def _is_covered(self, unit: Unit, first: int, last: int) -> bool:
-        free = unit.id not in self.residents.held and unit.parts[0].type != "constraint"
+        free = unit.id not in self.residents.held and not self.standing.holds(unit.id)
         return free and first <= unit.id <= unit.last <= last
 
     def _limit_constraints(self) -> None:

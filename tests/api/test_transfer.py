@@ -123,6 +123,7 @@ async def fill(source: Server) -> None:
                 ]
             },
         )
+        await source.post(f"{url}/context", {"used": [2, 3]})
         fork = (await source.post(f"{url}/fork", {"at_seq": 4, "origin_id": "o-2"}))["id"]
         await source.post(f"/v1/conversations/{fork}/events", {"events": [{"role": "user", "content": "in the fork"}]})
         nested = (await source.post(f"/v1/conversations/{fork}/fork", {"at_seq": 5, "metadata": {}}))["id"]
@@ -156,7 +157,7 @@ async def test_an_export_restored_into_an_empty_server_exports_to_the_same_bytes
     exported = file.read_bytes()
     assert await source.export() == exported
     kinds = [json.loads(line)["kind"] for line in exported.splitlines()]
-    assert {"header", "user", "conversation", "event", "erasure", "end"} == set(kinds)
+    assert {"header", "user", "conversation", "event", "touch", "erasure", "end"} == set(kinds)
     assert b'"deleted_at"' in exported
     assert b'"lineage"' in exported
     assert b'"content_text"' in exported
@@ -324,6 +325,11 @@ async def test_damaged_chunks_are_refused(source: Server, start: Start) -> None:
     assert "has a gap: seq 1 is followed by 3" in await refused(lines[0], text, events[0], *events[2:])
     assert "has a gap: its events reach seq 0" in await refused(lines[0], text, *events[1:])
     assert "stands outside it" in await refused(lines[0], events[0])
+    touch = next(line for line in lines if f'"conversation":"{main["id"]}"' in line and '"kind":"touch"' in line)
+    assert "stands outside it" in await refused(lines[0], touch)
+    assert "stands outside it" in await refused(lines[0], text, *events[:2], touch, events[2])
+    late = json.dumps(json.loads(touch) | {"seqs": [99]})
+    assert "beyond the head of its time" in await refused(lines[0], text, *events, late)
     assert "ends at seq 2, but its head is" in await refused(lines[0], text, *events[:2], lines[-1])
     assert "does not come before it" in await refused(lines[0], fork)
     assert "does not belong to its user" in await refused(lines[0], json.dumps(main | {"user": "eve"}))

@@ -48,7 +48,7 @@ class Script:
 
 
 KINDS = ["user"] * 4 + ["assistant"] * 5 + ["call"] * 3 + ["result"] * 4 + ["constraint", "summary", "reasoning"]
-KINDS += ["pin"] * 2 + ["unpin", "erase", "choose"] + ["touch"] * 4
+KINDS += ["pin"] * 2 + ["unpin", "erase", "delete", "choose"] + ["touch"] * 4
 SIZES = st.one_of(st.integers(0, 30), st.integers(0, 400))
 
 
@@ -90,13 +90,15 @@ def scripts(draw: st.DrawFn) -> Steps:
                 first = draw(st.integers(1, head))
                 covers = Covers(first, draw(st.integers(first, head)))
                 script.add(type="summary", role="assistant", tokens=draw(SIZES), features=read, covers=covers)
-            case "pin" | "unpin" | "erase" | "touch" if head:
+            case "pin" | "unpin" | "erase" | "delete" | "touch" if head:
                 seq = draw(st.integers(1, head))
                 if kind == "touch":
                     script.steps.append(Touch(seq=seq, at=head, named=script.named(seq)))
                 elif kind == "erase":
                     script.erased[seq] = head + 1
                     script.add(type="erasure", seq_named=seq)
+                elif kind == "delete":
+                    script.add(type="deletion", seq_named=seq)
                 else:
                     script.add(type=kind, seq_named=seq, named=script.named(seq) if kind == "pin" else ())
             case "choose":
@@ -121,7 +123,7 @@ def check_hard_rules(fold: Fold, past: Steps, ever: set[int]) -> None:
     assert fold.used == sum(resident.tokens for resident in shown) <= fold.choice.budget_tokens
     assert all(0 <= resident.tokens <= resident.whole for resident in shown)
     # Control events and what was erased are not shown; nor are summaries of what was erased.
-    erased = {one.seq_named: one.seq for one in items.values() if one.type == "erasure"}
+    erased = {one.seq_named: one.seq for one in items.values() if one.type in ("erasure", "deletion")}
     for resident in shown:
         item = items[resident.seq]
         assert item.type not in CONTROL
@@ -159,7 +161,7 @@ def test_hard_rules_hold(policy: str, steps: Steps, budget: int) -> None:
         pinned = set(fold.kept.pins)
         step(fold, one)
         check_hard_rules(fold, steps[: index + 1], ever)
-        if not (isinstance(one, Item) and one.type in ("unpin", "erasure")):
+        if not (isinstance(one, Item) and one.type in ("unpin", "erasure", "deletion")):
             assert pinned <= fold.kept.pins
 
 

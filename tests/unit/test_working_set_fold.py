@@ -138,6 +138,24 @@ def test_a_pinned_result_goes_with_its_erased_call() -> None:
     assert talk.fold.kept.pins == set()
 
 
+def test_a_deleted_event_leaves_and_neither_pin_nor_touch_brings_it_back() -> None:
+    talk = Talk()
+    talk.add("user", 5)
+    talk.add("tool_call", 5, call_id="a")
+    talk.add("tool_result", 5, call_id="a")
+    talk.add("summary", 5, covers=Covers(1, 1))
+    talk.add("deletion", 0, seq_named=1)
+    assert talk.seqs == [2, 3]
+    assert any("it was deleted" in one.why for one in explain(talk.fold))
+    talk.add("deletion", 0, seq_named=2)
+    assert talk.seqs == []
+    talk.fold = checkpoint.load(checkpoint.dump(talk.fold))
+    assert talk.add("pin", 0, seq_named=1, named=(talk.items[0],)) is not None
+    for seq, named in ((1, talk.items[:1]), (2, talk.items[1:3]), (3, talk.items[1:3])):
+        assert talk.fold.touch(Touch(seq=seq, at=talk.fold.head, named=tuple(named))).refused is not None
+    assert talk.seqs == []
+
+
 def test_a_pin_brings_back_what_has_left() -> None:
     talk = Talk(budget=30)
     for _ in range(5):

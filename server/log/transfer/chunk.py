@@ -22,7 +22,7 @@ from server.log.formats.export_lines import (
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """A conversation, or a stretch of it; ``ended`` when the chunk goes on after its last event."""
+    """A conversation, or a stretch of it; ``ended`` when the chunk goes on after its last line."""
 
     id: ConversationId
     line: ConversationLine
@@ -88,14 +88,15 @@ def _begin(line: Line) -> Chunk:
 
 
 def _add(chunk: Chunk, line: Line) -> None:
-    if not isinstance(line, EventLine) and chunk.parts:
+    if not isinstance(line, EventLine | TouchLine) and chunk.parts:
         chunk.parts[-1].ended = True
     if isinstance(line, EventLine):
-        if not chunk.parts or chunk.parts[-1].line.id != line.conversation or chunk.parts[-1].ended:
+        last = chunk.parts[-1] if chunk.parts else None
+        if last is None or last.line.id != line.conversation or last.ended or last.touches:
             raise ValueError(f"an event of {line.conversation!r} stands outside it")
-        _add_event(chunk.parts[-1], line)
+        _add_event(last, line)
     elif isinstance(line, TouchLine):
-        if not chunk.parts or chunk.parts[-1].line.id != line.conversation:
+        if not chunk.parts or chunk.parts[-1].line.id != line.conversation or chunk.parts[-1].ended:
             raise ValueError(f"a touch of {line.conversation!r} stands outside it")
         _add_touch(chunk.parts[-1], line)
     elif isinstance(line, ConversationLine):
