@@ -129,6 +129,22 @@ event = Table(
         "seq",
         postgresql_where=text("erased_at IS NOT NULL"),
     ),
+    # Which events have been deleted, however many there are.
+    Index(
+        "event_user_key_conversation_deletion_idx",
+        "user_key",
+        "conversation",
+        "seq",
+        postgresql_where=text("type = 'deletion'"),
+    ),
+    # What a user has had confirmed in any conversation.
+    Index(
+        "event_user_key_conversation_constraint_idx",
+        "user_key",
+        "conversation",
+        "seq",
+        postgresql_where=text("type = 'constraint'"),
+    ),
     CheckConstraint(_one_of("type", EVENT_TYPES), name="type"),
     CheckConstraint(_one_of("role", ROLES), name="role"),
     CheckConstraint("seq > 0", name="seq"),
@@ -148,6 +164,21 @@ idempotency = Table(
     PrimaryKeyConstraint("user_key", "key_digest"),
     # Old keys are deleted by age; rows arrive in that order, so a block range index costs the append next to nothing.
     Index("idempotency_created_at_idx", "created_at", postgresql_using="brin"),
+)
+
+retry_chain = Table(
+    "retry_chain",
+    metadata,
+    Column("user_key", BigInteger, nullable=False),
+    Column("conversation", Uuid, nullable=False),
+    Column("digest", LargeBinary, nullable=False, comment="keyed hash of API key, conversation and request body"),
+    Column("head", BigInteger, nullable=False, comment="of the last event that the request appended"),
+    Column("tenant_id", Integer, nullable=False),
+    Column("seqs", ARRAY(BigInteger), nullable=False, comment="of the events that the answer named"),
+    Column("level", Integer, nullable=False, comment="the retry that this commit has answered last; 0: none"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("user_key", "conversation", "digest", "head"),
+    Index("retry_chain_created_at_idx", "created_at", postgresql_using="brin"),
 )
 
 erasure = Table(

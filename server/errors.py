@@ -13,9 +13,14 @@ TurnstoneError
 │   └── TenantNotEmpty    409  an export of another tenant cannot keep its ids here
 ├── TooLarge              413
 ├── RateLimited           429  over the key's limit
-└── DatabaseError         503
-    ├── DatabaseUnavailable 503  it cannot be reached, or cannot write now
-    └── DatabaseRefused     503  it is not one that Turnstone may use
+├── Rebuilding            503  what memory holds of a long conversation is being made anew; how far is said
+├── DatabaseError         503
+│   ├── DatabaseUnavailable 503  it cannot be reached, or cannot write now
+│   └── DatabaseRefused     503  it is not one that Turnstone may use
+└── EmbeddingError        503
+    ├── ProviderUnavailable 503  the embedding provider cannot be reached, or answers with an error
+    ├── ModelRefused        503  it is not the model that was registered, or none that can be used
+    └── TextRefused         503  the model cannot embed this one text: it becomes a dead letter
 """
 
 from __future__ import annotations
@@ -97,6 +102,10 @@ class RateLimited(TurnstoneError):
     status, type, code = 429, "rate_limit_error", "rate_limited"
 
 
+class Rebuilding(TurnstoneError):
+    status, type, code = 503, "unavailable_error", "rebuilding"
+
+
 class DatabaseError(TurnstoneError):
     status, type, code = 503, "unavailable_error", "database_error"
 
@@ -107,3 +116,19 @@ class DatabaseUnavailable(DatabaseError):
 
 class DatabaseRefused(DatabaseError):
     code = "database_refused"
+
+
+class EmbeddingError(TurnstoneError):
+    status, type, code = 503, "unavailable_error", "embedding_error"
+
+
+class ProviderUnavailable(EmbeddingError):
+    code = "provider_unavailable"
+
+
+class ModelRefused(EmbeddingError):
+    code = "model_refused"
+
+
+class TextRefused(EmbeddingError):
+    code = "text_refused"

@@ -25,16 +25,18 @@ from server.api.edge import (
     services,
 )
 from server.api.events import AppendHeaders, ConversationPath, check_key
+from server.api.new_items import MAX_ITEMS, NewItem, attempt_number, events_of
 from server.database.ids import ConversationId, parse_conversation_id
 from server.errors import InvalidInput, NotFound, TooLarge
 from server.log import conversations
 from server.log.conversations import Conversation
-from server.log.erase import erase_conversation
-from server.log.events import MAX_METADATA_BYTES, NewEvent, validate
+from server.log.erase import erase_conversation, was_erased
+from server.log.events import MAX_METADATA_BYTES
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 _ID = "conv_" + "0" * 48
 _MAYBE = {"type": ["object", "null"]}
+_FIRST = {"role": "user", "content": "I moved to Lisbon."}
 
 
 class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +61,10 @@ class CreateConversation(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
             examples=["thread_81"],
         ),
     ] = None
-    items: Annotated[list[NewEvent], Meta(description="Its first events.")] = msgspec.field(default_factory=list)
+    items: Annotated[
+        Annotated[list[NewItem], Meta(max_length=MAX_ITEMS)] | None,
+        Meta(description="Its first events, up to 20, in the shape of items.", examples=[[_FIRST]]),
+    ] = None
 
 
 class DescribeConversation(msgspec.Struct, forbid_unknown_fields=True):
@@ -221,7 +226,10 @@ def _plain(name: str | None, param: str) -> str | None:
     **document(
         summary="Create a conversation",
         tag="Conversations",
-        description="With an `Idempotency-Key` or an `origin_id`, a retry returns what the first try made.",
+        description=(
+            "With an `Idempotency-Key` or an `origin_id`, a retry returns what the first try made; without either, it "
+            "may leave a conversation behind whose id nobody knows."
+        ),
         request=CreateConversation,
         request_required=False,
         examples={"of a user": {"user": "ada", "metadata": {"channel": "web"}}, "alone": {}},
@@ -234,8 +242,7 @@ async def create_conversation(request: Call) -> Response[bytes]:
     parts = services(request)
     body = await read_body(request)
     command = decode_bytes(body or b"{}", _create)
-    if command.items:
-        validate(command.items, max_bytes=parts.settings.max_event_bytes, param="items")
+    first = events_of(command.items, max_bytes=parts.settings.max_event_bytes) if command.items else []
     key = header(request, b"idempotency-key")
     made = await conversations.create(
         parts.database,
@@ -245,8 +252,10 @@ async def create_conversation(request: Call) -> Response[bytes]:
         origin_id=_plain(command.origin_id, "origin_id"),
         idempotency_key=check_key(key) if key is not None else None,
         body=body,
-        items=command.items,
+        items=first,
     )
+    if command.items:
+        parts.embedder.hint(caller.tenant, made.id, len(command.items))
     return reply(present(made))
 
 
@@ -389,8 +398,13 @@ async def delete_conversation(request: Call, conversation: FromPath[str]) -> Res
     caller = await admit(request, "erase")
     parts = services(request)
     at = conversation_id(conversation)
-    await erase_conversation(parts.database, caller.tenant, at, actor=caller.actor)
-    parts.follower.appended(at)
+    try:
+        await erase_conversation(parts.database, caller.tenant, at, actor=caller.actor)
+        parts.follower.appended(at)
+    except NotFound:
+        # The answer to a retry by one of OpenAI's SDKs, whose first try was answered into the void.
+        if not attempt_number(request) or not await was_erased(parts.database, caller.tenant, at):
+            raise
     return reply(DeletedConversation(id=str(at)))
 
 

@@ -24,6 +24,11 @@ from server.errors import NotFound
 TAGS: Final = {
     "Conversations": "Create, list, describe and fork conversations.",
     "Events": "Append to a conversation's log, read it both ways and as of any moment, and follow it live.",
+    "Items": "The same log as OpenAI's Conversations API shows it: point its SDKs at this server.",
+    "Working set": "Which events stay hot within a token budget: the eviction policy, pins, and why each is there.",
+    "Constraints": "Standing instructions and preferences: recognised, confirmed or dismissed, and never dropped.",
+    "Context": "What a model should see now, and what it saw then.",
+    "Search": "The events that may hold a question's answer, by words and by meaning, and why each is there.",
     "Users": "The end users that conversations belong to.",
     "Erasure": "Erase an event, a conversation or a user for good, and let retention do it after a time.",
     "Tenants": "The isolated customers of this server; managed with an operator's admin key.",
@@ -61,6 +66,11 @@ if it did not exist.
 answer again, also after a restart; with another body, 422. Keys are remembered for 24 hours by default. An event's own
 `id` does the same for as long as the conversation lives, and `expected_head` refuses with 409 to append to a log
 that has moved on.
+
+**Working set and context.** An eviction policy keeps the events that fit into a conversation's token budget;
+`GET …/working-set` says why each stays, and why others left. `POST …/context` is what a model should see: pins and the
+working set, in order, never more tokens than the budget. Its `snapshot_id` gives the answer back byte for byte. A read
+with `min_seq` shows at least that `seq` and may come from memory; one without is as new as the database.
 
 **Limits.** By default 1 MiB for one event, 16 MiB for one request, else 413; 1,000 events in one append; 64 KiB of
 metadata; 100 levels of nesting. Unknown fields are refused, but inside `content` and `metadata` everything is kept as

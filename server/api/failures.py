@@ -32,6 +32,9 @@ def known(_request: Request[Any, Any, Any], error: TurnstoneError) -> Response[b
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    if error.status == 409:
+        # OpenAI's SDKs take every 409 for a lock that is held for a moment, and try again.
+        headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = _body(error.message, error.type, error.param, error.code, error.details)

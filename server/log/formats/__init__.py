@@ -25,6 +25,7 @@ EventType = Literal[
     "working_set",
     "run",
     "erasure",
+    "deletion",
     "item",
 ]
 Role = Literal["user", "assistant", "system", "developer", "tool"]

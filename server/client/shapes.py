@@ -1,0 +1,100 @@
+"""What the server answers, as far as a client needs it; what it does not know of an answer it leaves out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+class Conversation(msgspec.Struct):
+    """A conversation without its events."""
+
+    id: str
+    head: int
+    created_at: int
+    user: str | None = None
+    metadata: dict[str, Any] = {}
+    origin_id: str | None = None
+    forked_from: str | None = None
+
+
+class Event(msgspec.Struct):
+    """One event of the log; ``erased_at`` is set when only its place is left."""
+
+    id: str
+    seq: int
+    type: str
+    occurred_at: datetime
+    recorded_at: datetime
+    role: str | None = None
+    name: str | None = None
+    content: Any = None
+    call_id: str | None = None
+    session: str | None = None
+    run_id: str | None = None
+    metadata: dict[str, Any] = {}
+    erased_at: datetime | None = None
+
+
+class AppendedEvent(msgspec.Struct):
+    """Where an event stands now."""
+
+    id: str
+    seq: int
+
+
+class Appended(msgspec.Struct):
+    """What an append stored, in the order sent, and the head that it left."""
+
+    events: list[AppendedEvent]
+    head: int
+
+
+class Page(msgspec.Struct):
+    """A range of the log."""
+
+    data: list[Event]
+    has_more: bool
+    head: int
+
+
+class Message(msgspec.Struct):
+    """One message of a context, and why it is there."""
+
+    seq: int
+    tokens: int
+    reason: str
+    type: str | None = None
+    role: str | None = None
+    name: str | None = None
+    content: Any = None
+    call_id: str | None = None
+
+
+class Context(msgspec.Struct):
+    """What a model should see."""
+
+    snapshot_id: str
+    head: int
+    tokens: int
+    budget_tokens: int
+    messages: list[Message]
+
+
+class Found(msgspec.Struct):
+    """An event that may hold the answer."""
+
+    conversation_id: str
+    seq: int
+    id: str
+    score: float
+    event: Event
+
+
+class Answers(msgspec.Struct):
+    """What was found, best first, and the type that the question was taken for."""
+
+    data: list[Found]
+    type: str

@@ -1,0 +1,1 @@
+"""The clients that chat backends use, real and unmodified, against a served instance."""
