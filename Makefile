@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer; everything else goes into .venv. `make` alone lists what there is to run.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format soak bench-append bench-eviction clean
+.PHONY: help install serve test check format soak bench-append bench-context bench-eviction bench-retrieval bench-search clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -38,6 +38,15 @@ bench-eviction: .venv/installed-bench ## Evidence recall of each eviction policy
 
 bench-append: .venv/installed ## Appends and reads over HTTP, against pgbench on the same database (4 minutes)
 	$(RUN) benchmarks.append
+
+bench-context: .venv/installed ## Working sets and contexts over HTTP, against a static route; a million events (12 minutes)
+	$(RUN) benchmarks.context $(ARGS)
+
+bench-retrieval: .venv/installed ## Evidence found by searches over HTTP; DATA="paths to LoCoMo or LongMemEval", ARGS=--ablate
+	$(RUN) benchmarks.retrieval $(DATA) $(ARGS)
+
+bench-search: .venv/installed ## Latency, memory and throughput of searches, up to a million events of others (20 minutes)
+	$(RUN) benchmarks.search $(ARGS)
 
 bench-append-full: .venv/installed ## The same with 10 million events loaded
 	$(RUN) benchmarks.append --loaded 10000000

@@ -16,6 +16,8 @@ from server.log.formats import ImportedConversation
 from server.log.formats.jsonl import read_jsonl
 from server.log.formats.locomo import read_locomo
 from server.log.formats.longmemeval import read_longmemeval
+from server.retrieval.text import Text, build
+from server.retrieval.turns import Entry
 from server.working_set.items import Item, measure, text_and_media
 
 LOCOMO_CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
@@ -32,13 +34,17 @@ class Question(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """One replayed conversation; ``items`` and ``texts`` are by seq - 1. ``unusable``: questions without evidence."""
+    """One replayed conversation; ``items``, ``texts`` and ``entries`` (to be indexed) are by seq - 1.
+
+    ``unusable``: questions without evidence.
+    """
 
     name: str
     items: Sequence[Item]
     texts: Sequence[str]
     questions: Sequence[Question]
     unusable: int
+    entries: Sequence[Entry] = ()
 
 
 class _Event(NamedTuple):
@@ -69,6 +75,7 @@ class Source(NamedTuple):
     texts: list[str]
     seqs: dict[str, int]
     events: list[Any]
+    entries: list[Entry]
 
 
 def _source(imported: ImportedConversation) -> Source:
@@ -88,7 +95,24 @@ def _source(imported: ImportedConversation) -> Source:
     texts = [text_and_media(event.content)[0] for event in logged]
     named = [f"{event.name}: {text}" if event.name else text for event, text in zip(logged, texts, strict=True)]
     seqs = {event.id: seq for seq, event in enumerate(events, 1) if event.id is not None}
-    return Source(imported.origin_id, measure(logged), named, seqs, events)
+    items = measure(logged)
+    built = [build(event) or Text("") for event in logged]
+    entries = [
+        Entry(
+            conversation=imported.origin_id,
+            seq=item.seq,
+            text=text.text,
+            at=item.at,
+            type=item.type,
+            role=item.role,
+            session=event.session,
+            speaker=text.speaker,
+            asks=text.asks,
+            tokens=item.tokens,
+        )
+        for item, text, event in zip(items, built, events, strict=True)
+    ]
+    return Source(imported.origin_id, items, named, seqs, events, entries)
 
 
 def load(path: Path, labels: Path | None = None, corrections: Path | None = None) -> list[Conversation]:
@@ -153,4 +177,4 @@ def _labelled(path: Path, labels: Path) -> Iterator[Conversation]:
 
 def _conversation(source: Source, questions: list[Question]) -> Conversation:
     usable = [question for question in questions if question.evidence]
-    return Conversation(source.name, source.items, source.texts, usable, len(questions) - len(usable))
+    return Conversation(source.name, source.items, source.texts, usable, len(questions) - len(usable), source.entries)

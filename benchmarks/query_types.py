@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.eviction_data import Conversation, load
+from server.constraints import Constraint, recognise
 from server.retrieval.classify import classify
-from server.retrieval.constraints import Constraint, recognise
 from server.retrieval.query_types import query_types
 from server.retrieval.times import states_time, warm
 

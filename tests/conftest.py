@@ -22,6 +22,7 @@ from server.database.connections import Database
 from server.database.embedded import EmbeddedPostgres
 from server.database.tenant import Tenant
 from server.database.upgrade import upgrade
+from server.embeddings.relations import ensure_first
 from server.settings import Settings, load
 
 _numbers = count(1)
@@ -38,6 +39,7 @@ def cluster() -> Iterator[EmbeddedPostgres]:
             with _superuser(postgres) as connection:
                 connection.execute(f"CREATE DATABASE {TEMPLATE}")
             upgrade(EmbeddedAddress(postgres.conninfo, TEMPLATE))
+            ensure_first(EmbeddedAddress(postgres.conninfo, TEMPLATE))
             yield postgres
         finally:
             postgres.stop()

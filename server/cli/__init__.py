@@ -8,8 +8,10 @@ import click
 
 from server.cli.backup import backup, restore
 from server.cli.doctor import doctor
+from server.cli.explain import explain
 from server.cli.keys import keys
 from server.cli.migrate import migrate
+from server.cli.policies import policies
 from server.cli.serve import serve
 from server.cli.tenants import tenants
 from server.cli.transfer import export, import_
@@ -35,5 +37,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, keys, tenants, doctor, backup, restore, import_, export):
+for command in (serve, migrate, keys, tenants, policies, explain, doctor, backup, restore, import_, export):
     main.add_command(command)

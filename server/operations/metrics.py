@@ -10,6 +10,8 @@ from __future__ import annotations
 import platform
 from functools import cache
 from importlib.metadata import version
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import psutil
 from prometheus_client import (
@@ -50,6 +52,31 @@ _POOL = Gauge(
     "Database connections of the hot pool: open, free, and requests that wait for one.",
     ("state",),
     multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+_CACHE_HITS = Counter("turnstone_cache_hits_total", "Reads answered from memory.", ("cache",), registry=REGISTRY)
+_CACHE_MISSES = Counter(
+    "turnstone_cache_misses_total",
+    "Reads that memory could not answer, or not as fresh as it must.",
+    ("cache",),
+    registry=REGISTRY,
+)
+_CACHE_EVICTIONS = Counter(
+    "turnstone_cache_evictions_total", "Conversations that made room for others.", ("cache",), registry=REGISTRY
+)
+_CACHE_BYTES = Gauge(
+    "turnstone_cache_bytes", "What is held.", ("cache",), multiprocess_mode="livesum", registry=REGISTRY
+)
+_REBUILDS = Histogram(
+    "turnstone_working_set_rebuild_seconds",
+    "Time to fold a conversation from its newest checkpoint, or from its first event.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100),
+    registry=REGISTRY,
+)
+_EVICTED = Counter(
+    "turnstone_working_set_evicted_events_total",
+    "Events that left a working set as it was folded on, by eviction policy.",
+    ("policy",),
     registry=REGISTRY,
 )
 _MEMORY = Gauge(
@@ -97,11 +124,55 @@ def observe_append(events: int, *, replayed: bool) -> None:
         EVENTS.inc(events)
 
 
+def observe_rebuild(seconds: float) -> None:
+    """Count one fold that was made anew."""
+    _REBUILDS.observe(seconds)
+
+
+def observe_evicted(policy: str, events: int) -> None:
+    """Count events that left a working set; ``policy`` is the name of one that exists."""
+    _EVICTED.labels(policy).inc(events)
+
+
+class Watched(Protocol):
+    """A cache, which counts for itself: the library's counters cost more than a look-up."""
+
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
+_watched: WeakKeyDictionary[Watched, tuple[str, list[int]]] = WeakKeyDictionary()
+
+
+def watch_cache(name: str, watched: Watched) -> None:
+    """Show a cache's figures under a name, for as long as it lives."""
+    _watched[watched] = (name, [0, 0, 0])
+
+
+def _observe_caches() -> None:
+    held: dict[str, int] = {}
+    for watched, (name, seen) in _watched.items():
+        counted = (watched.hits, watched.misses, watched.evictions)
+        for index, counter in enumerate((_CACHE_HITS, _CACHE_MISSES, _CACHE_EVICTIONS)):
+            counter.labels(name).inc(counted[index] - seen[index])
+        seen[:] = counted
+        held[name] = held.get(name, 0) + watched.bytes
+    for name, size in held.items():
+        _CACHE_BYTES.labels(name).set(size)
+
+
 def observe_process(database: Database) -> None:
     """Take the figures that are read rather than counted; called every few seconds in each process."""
+    _observe_caches()
     stats = database.hot.get_stats()
     _POOL.labels("open").set(stats.get("pool_size", 0))
-    _POOL.labels("free").set(stats.get("pool_available", 0))
+    _POOL.labels("free").set(stats.get("pool_available", 0) + database.at_hand)
     _POOL.labels("waiting").set(stats.get("requests_waiting", 0))
     _MEMORY.set(psutil.Process().memory_info().rss)
     _BUILD.labels(release(), platform.python_version()).set(1)
@@ -109,6 +180,7 @@ def observe_process(database: Database) -> None:
 
 def exposition(*, several_processes: bool) -> bytes:
     """Return the figures of all server processes in Prometheus' text format."""
+    _observe_caches()
     if not several_processes:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from msgspec import Struct
 
@@ -17,11 +19,33 @@ class Filled(Struct, frozen=True):
 
 
 def fill(ranking: Ranking, budget: int) -> Filled:
-    """Take events best first, and those beside the very best, passing over what no longer fits.
+    """Take events in order of preference, passing over what no longer fits. The tokens are those of the entries."""
+    evidence = ranking.evidence
+    tokens = evidence.view.column("tokens")
+    taken: set[int] = set()
+    spent = 0
+    for one, _ in _preference(ranking):
+        if one not in taken and spent + int(tokens[one]) <= budget:
+            taken.add(one)
+            spent += int(tokens[one])
+    return Filled(tuple(sorted(evidence.key(local) for local in taken)), spent)
 
-    Not only the hits: everything that was ranked. Scores are log-odds, so subtracting the logarithm of its tokens makes
-    an event's score its chance of evidence per token; the plan says how far. The tokens are those of the entries.
+
+def preference(ranking: Ranking) -> Iterator[tuple[Key, Key | None]]:
+    """Yield events best first, and those beside the very best, each once; a neighbour with whom it stands beside.
+
+    Not only the hits: everything that was ranked, for as long as anybody asks. Scores are log-odds, so subtracting the
+    logarithm of its tokens makes an event's score its chance of evidence per token; the plan says how far.
     """
+    key = ranking.evidence.key
+    seen: set[int] = set()
+    for local, beside in _preference(ranking):
+        if local not in seen:
+            seen.add(local)
+            yield key(local), None if beside is None else key(beside)
+
+
+def _preference(ranking: Ranking) -> Iterator[tuple[int, int | None]]:
     evidence = ranking.evidence
     plan = ranking.plan
     ranked = np.flatnonzero(~evidence.nothing)
@@ -30,14 +54,10 @@ def fill(ranking: Ranking, budget: int) -> Filled:
     values = np.round(evidence.scores[ranked] - plan.density * np.log(np.maximum(tokens[locals_], 1)), 6)
     shown = np.append(evidence.shown(), False)
     before, after = evidence.view.steps.before(1), evidence.view.steps.after(1)
-    taken: set[int] = set()
-    spent = 0
     best = sorted(range(len(ranked)), key=lambda place: (-values[place], evidence.key(int(locals_[place]))))
     for number, place in enumerate(best):
         local = int(locals_[place])
         beside = (int(before[local]), int(after[local])) if number < plan.neighbours else ()
-        for one in (local, *beside):
-            if one not in taken and shown[one] and spent + int(tokens[one]) <= budget:
-                taken.add(one)
-                spent += int(tokens[one])
-    return Filled(tuple(sorted(evidence.key(local) for local in taken)), spent)
+        if shown[local]:
+            yield local, None
+        yield from ((one, local) for one in beside if shown[one])

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from schema.vocabulary import EventType, Role
+from server import verbatim
 
 # A change of what follows changes what vectors mean: a new version, and a migration.
 TEXT_BUILDER: Final = "speaker+text+captions/1"
@@ -58,7 +59,7 @@ def build(event: TextEvent) -> Text | None:
         return None
     said: list[str] = []
     captions: list[str] = []
-    content = msgspec.json.decode(event.content)
+    content = verbatim.value(event.content)
     if event.type == "constraint" and isinstance(content, dict) and {"seq", "state"} <= content.keys():
         return None  # a decision on what another event says
     _read(content, said, captions, 0)

@@ -222,12 +222,14 @@ class Turns:
 class View:
     """The rows that one search may see, numbered anew from 0; what is outside it does not exist for the search.
 
-    Arrays of neighbours have one element more, ``size``, which stands for no event and leads to itself.
+    Arrays of neighbours have one element more, ``size``, which stands for no event and leads to itself. What a search
+    works out about the rows alone is kept for the next one, so a view is worth keeping until the turns change.
     """
 
     def __init__(self, turns: Turns, within: Mask | None) -> None:
         self._turns = turns
         self._columns: dict[str, npt.NDArray[Any]] = {}
+        self.norms: dict[Any, Any] = {}  # of lengths, by the options that shape them
         self.whole = within is None and turns.live == len(turns)
         live = turns["live"]
         self.rows: Rows = (

@@ -137,16 +137,20 @@ async def empty_tenant(client: httpx.AsyncClient) -> str:
     return f"Bearer {made.json()['key']}"
 
 
-async def resources(client: httpx.AsyncClient, operation: str) -> dict[str, str]:
+async def resources(client: httpx.AsyncClient, operation: str) -> dict[str, str | int]:
     """Make what a path may name, anew for each example: some of them erase it."""
-    conversation = {"user": "ada", "items": [{"role": "user", "content": str(number)} for number in range(5)]}
+    texts = ["Never call me before nine.", *map(str, range(1, 5))]
+    conversation = {"user": "ada", "items": [{"role": "user", "content": text} for text in texts]}
     made = (await client.post("/v1/conversations", json=conversation)).json()["id"]
     events = (await client.get(f"/v1/conversations/{made}/events")).json()["data"]
     key = (await client.post("/v1/keys", json={"name": "example", "scopes": ["read"]})).json()["id"]
     tenant = (await client.get("/v1/tenants")).json()["data"][-1]["id"]
     if operation == "delete_tenant":
         tenant = (await client.post("/v1/tenants", json={"name": "gone"})).json()["id"]
-    return {"conversation": made, "event": events[0]["id"], "key": key, "tenant": tenant, "user": "ada"}
+    snapshot = (await client.post(f"/v1/conversations/{made}/context", json={})).json()["snapshot_id"]
+    named = {"conversation": made, "event": events[0]["id"], "seq": 1, "snapshot": snapshot}
+    named["item"] = events[0]["id"].replace("evt_", "msg_")
+    return named | {"key": key, "tenant": tenant, "user": "ada"}
 
 
 async def test_the_curl_of_the_introduction_runs(client: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,20 +26,29 @@ CHECKS = (
 )
 
 
-async def seed(client: httpx.AsyncClient) -> dict[str, list[str]]:
+async def seed(client: httpx.AsyncClient) -> dict[str, list[Any]]:
     """Store something of everything, and return the ids by path parameter."""
-    conversations, keys, tenants = [], [], []
+    conversations, keys, tenants, snapshots = [], [], [], []
     events = [{"id": f"e{number}", "role": "user", "content": "hello"} for number in range(1, 6)]
     for number in range(40):
         made = await client.post("/v1/conversations", json={"user": f"user-{number % 8}", "items": events})
         conversations.append(made.json()["id"])
+        asked = await client.post(f"/v1/conversations/{conversations[-1]}/context", json={})
+        snapshots.append(asked.json()["snapshot_id"])
     for number in range(10):
         made = await client.post("/v1/keys", json={"name": f"key {number}", "scopes": ["read"]})
         keys.append(made.json()["id"])
         made = await client.post("/v1/tenants", json={"name": f"tenant-{number}"})
         tenants.append(made.json()["id"])
     users = [f"user-{number}" for number in range(8)]
-    return {"conversation": conversations, "event": ["e1", "e2", "e3"], "key": keys, "tenant": tenants, "user": users}
+    within = {
+        "conversation": conversations,
+        "event": ["e1", "e2", "e3"],
+        "item": ["e3", "e4"],
+        "seq": [1, 2, 3],
+        "snapshot": snapshots,
+    }
+    return within | {"key": keys, "tenant": tenants, "user": users}
 
 
 async def fuzz(directory: Path, client: httpx.AsyncClient, *options: str) -> str:

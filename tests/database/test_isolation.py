@@ -11,17 +11,25 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from schema.security import GRANTS, TENANT_POLICIES
+from schema.security import GRANTS, RELATION_GRANTS, RELATION_POLICY, TENANT_POLICIES
 from server.app import create_app
 from server.database.address import EmbeddedAddress
 from server.database.ids import parse_conversation_id
 from server.settings import Settings
 from tests.api.test_access import admin_of, bearer, make_key
 from tests.api.test_events import append, new_conversation
+from tests.database.test_embeddings import caught_up
 
 ROLES = ("turnstone_runtime", "turnstone_worker", "turnstone_eraser")
 # Tables without a tenant, and why nobody's data is in them.
-SHARED = {"alembic_version": "the schema's revision", "server": "which server processes are alive"}
+SHARED = {
+    "alembic_version": "the schema's revision",
+    "server": "which server processes are alive",
+    "embedding_version": "models, by an operator",
+    "embedding_routing": "which of them serves",
+}
+# Of every table with tenants' rows, and of the relation of vectors that a database begins with.
+POLICIES = {**TENANT_POLICIES, "embedding_v1": RELATION_POLICY}
 
 TENANT_TABLES = """
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -37,12 +45,16 @@ async def two_tenants(client: httpx.AsyncClient, address: EmbeddedAddress) -> tu
     body = {"events": [{"role": "user", "content": "mine", "id": "theirs"}, {"role": "user", "content": "erase me"}]}
     first = (await client.post(url, json=body, headers={"idempotency-key": "k"})).json()
     assert (await client.delete(f"{url}/{first['events'][1]['id']}")).status_code == 200
+    attempt = {"x-stainless-retry-count": "0"}
+    item = {"items": [{"role": "user", "content": "mine"}]}
+    assert (await client.post(f"/v1/conversations/{conversation}/items", json=item, headers=attempt)).status_code == 200
     headers = await admin_of(client, "other")
     scopes = ["read", "append", "erase", "admin"]
     key = await client.post("/v1/keys", json={"name": "all", "scopes": scopes}, headers=headers)
     other = httpx.Headers(bearer(key.json()["key"]))
     async with httpx.AsyncClient(base_url=client.base_url, headers=other) as theirs:
         await append(theirs, await new_conversation(theirs, user="bob"), "theirs")
+    await caught_up(address)
     with psycopg.connect(address.conninfo("admin")) as connection:
         at = parse_conversation_id(conversation)
         assert at is not None
@@ -51,6 +63,11 @@ async def two_tenants(client: httpx.AsyncClient, address: EmbeddedAddress) -> tu
             "INSERT INTO touch SELECT user_key, id, 1, tenant_id, 1, '{1}' FROM conversation WHERE id = %s",
             "INSERT INTO checkpoint SELECT user_key, id, 1, tenant_id, 0, 'fold' FROM conversation WHERE id = %s",
             "INSERT INTO snapshot SELECT user_key, id, tenant_id, id, 1, 'digest', '{}', now() "
+            "FROM conversation WHERE id = %s",
+            "INSERT INTO embedding_failure SELECT user_key, id, 9, 1, tenant_id, 'error', 1 "
+            "FROM conversation WHERE id = %s",
+            "INSERT INTO embedding_progress SELECT user_key, id, 9, tenant_id, 1 FROM conversation WHERE id = %s",
+            f"INSERT INTO embedding_v1 SELECT user_key, id, 9, tenant_id, 'hash', '[{','.join(['1'] * 256)}]' "
             "FROM conversation WHERE id = %s",
         ):
             connection.execute(write, (at.uuid,))
@@ -100,7 +117,7 @@ def test_every_table_is_isolated_by_policy_or_shared_for_a_reason(address: Embed
             "WHERE table_schema = 'public' AND column_name = 'tenant_id'"
         ).fetchall()
         tenants_own = {name for (name,) in columns} | {"tenant"}
-    assert tables - set(SHARED) == secured == set(TENANT_POLICIES) == tenants_own
+    assert tables - set(SHARED) == secured == set(POLICIES) == tenants_own
     assert owners == [("turnstone_owner",)], "the owner of a table is above its policies"
     assert {policy[0] for policy in policies} == secured
     for table, roles, command, using, check in policies:
@@ -140,12 +157,12 @@ async def test_a_role_sees_one_tenant_at_most(
                 ).fetchone()
                 for number in tenants
             }
-            for table in TENANT_POLICIES
+            for table in POLICIES
         }
     assert len(tenants) == 2
-    assert all(truth[table][tenants[0]] != (0,) for table in TENANT_POLICIES), "the fixture leaves a table empty"
-    for table in TENANT_POLICIES:
-        granted = table in GRANTS[role]
+    assert all(truth[table][tenants[0]] != (0,) for table in POLICIES), "the fixture leaves a table empty"
+    for table in POLICIES:
+        granted = table in GRANTS[role] or (table == "embedding_v1" and role in RELATION_GRANTS)
         for nobody in (None, "", 0, -1, 2**31 - 1):
             with acting_as(address, role, nobody) as connection:
                 assert rows(connection, table) == (0 if granted else None), (table, nobody)
@@ -168,7 +185,7 @@ async def test_no_role_writes_for_another_tenant(
     with psycopg.connect(address.conninfo("admin")) as connection:
         first, second = [number for (number,) in connection.execute("SELECT id FROM tenant ORDER BY id")]
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
-    for table in sorted({name for name in TENANT_POLICIES if name != "tenant"}):
+    for table in sorted({name for name in POLICIES if name != "tenant"}):
         for setting in (None, second):
             # The other tenant's own rows, copied under the first one's number.
             with psycopg.connect(address.conninfo("admin")) as connection:
@@ -216,6 +233,12 @@ MAY_NOT = [
     "UPDATE tenant SET operator = true",
     "UPDATE api_key SET scopes = '{admin}'",
     "UPDATE alembic_version SET version_num = 'x'",
+    "UPDATE embedding_routing SET active = 1",
+    "UPDATE embedding_version SET state = 'dropped'",
+    "DELETE FROM embedding_progress",
+    "UPDATE embedding_progress SET seq = 0",
+    "DELETE FROM embedding_v1",
+    "INSERT INTO embedding_v1 SELECT * FROM embedding_v1",
 ]
 NOBODY_MAY = [
     "CREATE TABLE public.mine (a int)",
@@ -264,13 +287,19 @@ async def test_another_tenants_ids_answer_like_missing_ones(
     (tenant,) = [one["id"] for one in listed if one["name"] == "default"]
     missing = conversation[:-1] + ("0" if conversation[-1] != "0" else "1")
     real = {"conversation": conversation, "event": "theirs", "user": "ada", "key": key, "tenant": tenant}
+    real |= {"item": "theirs", "seq": "1", "snapshot": "ctx_" + "0" * 48}
     made_up = real | {"conversation": missing, "user": "nobody", "key": f"key_{'0' * 32}", "tenant": "ten_999999"}
     paths = create_app(settings, address).openapi_schema.to_schema()["paths"]
     bodies: dict[tuple[str, str], Any] = {
         ("post", "/v1/conversations/{conversation}"): {"metadata": {}},
         ("post", "/v1/conversations/{conversation}/events"): {"events": [{"role": "user", "content": "x"}]},
+        ("post", "/v1/conversations/{conversation}/items"): {"items": [{"role": "user", "content": "x"}]},
         ("post", "/v1/conversations/{conversation}/fork"): {"at_seq": 1},
         ("put", "/v1/conversations/{conversation}/retention"): {"retention_days": 3},
+        ("put", "/v1/conversations/{conversation}/working-set"): {"budget_tokens": 4000},
+        ("post", "/v1/conversations/{conversation}/pins"): {"seq": 1},
+        ("post", "/v1/conversations/{conversation}/constraints"): {"seq": 1, "state": "confirmed"},
+        ("post", "/v1/conversations/{conversation}/context"): {"query": "What did they say?"},
         ("post", "/v1/tenants/{tenant}"): {"retention_days": 3},
     }
     walked = set()
@@ -300,7 +329,7 @@ async def test_another_tenants_ids_answer_like_missing_ones(
         assert after.json()["data"] == []
         assert key not in (await stranger.get("/v1/keys")).text
     page = (await client.get(f"/v1/conversations/{conversation}/events")).json()
-    assert page["head"] == 3, "the other tenant changed something"
+    assert page["head"] == 4, "the other tenant changed something"
 
 
 async def test_the_same_names_in_two_tenants_are_different_things(

@@ -26,8 +26,9 @@ from server.database.connections import Database
 from server.database.embedded import EmbeddedPostgres
 from server.log.erase import erase_tenant
 from server.log.events import NewEvent
-from server.log.registry import HOLDINGS
+from server.log.registry import HOLDINGS, vectors
 from tests.api.test_access import make_key, make_tenant
+from tests.api.test_context import written
 from tests.conftest import the_tenant
 
 # Text-capable columns that erasure leaves, and why nothing of what a user wrote can be in them.
@@ -38,6 +39,7 @@ HARMLESS = {
     ("event", "client_digest"): "HMAC under the tenant's salt",
     ("idempotency", "key_digest"): "HMAC under the tenant's salt",
     ("idempotency", "body_digest"): "HMAC under the tenant's salt",
+    ("retry_chain", "digest"): "HMAC under the tenant's salt",
     ("snapshot", "digest"): "HMAC under the tenant's salt",
     ("snapshot", "record"): "stamps, seqs and reasons of ours",
     ("erasure", "scope"): "one of a closed set",
@@ -52,6 +54,26 @@ HARMLESS = {
     ("server", "hostname"): "of a server",
     ("server", "release"): "of a server",
     ("alembic_version", "version_num"): "a revision",
+    ("embedding_failure", "error"): "the name of a class, or a word of ours",
+    **{
+        ("embedding_version", column): "of a model, by an operator"
+        for column in (
+            "name",
+            "provider",
+            "model",
+            "revision",
+            "options",
+            "metric",
+            "query_prefix",
+            "document_prefix",
+            "text_builder",
+            "fingerprint",
+            "probe",
+            "state",
+        )
+    },
+    ("embedding_routing", "salt"): "random",
+    ("embedding_routing", "tuning"): "an operator's numbers",
 }
 TEXT_TYPES = (
     "text",
@@ -68,7 +90,7 @@ TEXT_TYPES = (
     "_text",
 )
 # Numbers, times and ids: 8 or 16 bytes of the server's own making.
-PLAIN_TYPES = ("int2", "int4", "int8", "_int8", "bool", "float4", "float8", "uuid", "_uuid", "timestamptz")
+PLAIN_TYPES = ("int2", "int4", "int8", "_int4", "_int8", "bool", "float4", "float8", "uuid", "_uuid", "timestamptz")
 
 COLUMNS = """
 SELECT c.relname::text, a.attname::text, t.typname::text
@@ -87,7 +109,8 @@ WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regna
 
 def test_every_text_column_is_registered_or_harmless(address: EmbeddedAddress) -> None:
     """A column of tomorrow fails here until erasure knows it."""
-    registered = {(holding.table, column) for holding in HOLDINGS for column in holding.columns}
+    holdings = (*HOLDINGS, vectors("embedding_v1"))
+    registered = {(holding.table, column) for holding in holdings for column in holding.columns}
     with psycopg.connect(address.conninfo("admin")) as connection:
         columns = connection.execute(COLUMNS).fetchall()
     unknown = {name for _, _, name in columns} - {*TEXT_TYPES, *PLAIN_TYPES}
@@ -202,13 +225,25 @@ async def create(client: httpx.AsyncClient, needle: Needles, **given: Any) -> st
     return str(answer.json()["id"])
 
 
-async def write(client: httpx.AsyncClient, needle: Needles, conversation: str) -> list[str]:
-    """Append events full of needles; returns their ids."""
+async def write(client: httpx.AsyncClient, address: EmbeddedAddress, needle: Needles, conversation: str) -> list[str]:
+    """Append events full of needles, and let a model see them; returns their ids."""
     body = fill(AppendEvents, needle, events=events(needle))
     headers = {"idempotency-key": needle("append key")}
     answer = await client.post(f"/v1/conversations/{conversation}/events", json=body, headers=headers)
     assert answer.status_code == 201, answer.text
+    await show(client, address, conversation)
     return [event["id"] for event in answer.json()["events"]]
+
+
+async def show(client: httpx.AsyncClient, address: EmbeddedAddress, conversation: str) -> None:
+    """Ask for contexts of every kind, and wait until their snapshots are written."""
+    before = len(await written(address, 0))
+    bodies: list[dict[str, Any]] = [{}, {"explain": True}, {"budget_tokens": 100}, {"used": [1, 2]}, {"as_of": 2}]
+    for body in bodies:
+        answer = await client.post(f"/v1/conversations/{conversation}/context", json=body)
+        assert answer.status_code == 200, answer.text
+        assert body == {"as_of": 2} or "needle" in answer.text
+    await written(address, before + len(bodies))
 
 
 async def fork(client: httpx.AsyncClient, needle: Needles, conversation: str, at_seq: int) -> str:
@@ -234,7 +269,7 @@ async def test_erased_events_are_gone(
     """Every field of an event goes with it, also when it is erased through a fork; the conversation's own stay."""
     conversation = await create(client, needle, items=[])
     names = needle.take()
-    ids = await write(client, needle, conversation)
+    ids = await write(client, address, needle, conversation)
     branch = await fork(client, Needles(), conversation, len(ids))
     written = needle.take()
     stored = {text: where for text, where in written.items() if where != "append key"}
@@ -261,10 +296,10 @@ async def test_a_deleted_conversation_is_gone(
     described = fill(DescribeConversation, needle)
     assert (await client.post(f"/v1/conversations/{conversation}", json=described)).status_code == 200
     inherited = needle.take()
-    await write(client, needle, conversation)
+    await write(client, address, needle, conversation)
     private = needle.take()
     branch = await fork(client, needle, conversation, 2)
-    await write(client, needle, branch)
+    await write(client, address, needle, branch)
     own = needle.take()
     analyze(address)
     await delete(client, f"/v1/conversations/{conversation}")
@@ -286,10 +321,10 @@ async def test_an_erased_user_is_gone(
     user = needle("user")
     for _ in range(2):
         conversation = await create(client, needle, user=user, items=events(needle)[:3])
-        await write(client, needle, conversation)
+        await write(client, address, needle, conversation)
         branch = await fork(client, needle, conversation, 2)
-        await write(client, needle, branch)
-        await write(client, needle, await fork(client, needle, branch, 3))
+        await write(client, address, needle, branch)
+        await write(client, address, needle, await fork(client, needle, branch, 3))
         await delete(client, f"/v1/conversations/{conversation}")
     written = needle.take()
     analyze(address)
@@ -330,7 +365,7 @@ async def test_an_erased_tenant_is_gone(
     headers = {"authorization": f"Bearer {key['key']}"}
     async with httpx.AsyncClient(base_url=client.base_url, headers=headers) as theirs:
         conversation = await create(theirs, needle, items=events(needle)[:2])
-        await write(theirs, needle, conversation)
+        await write(theirs, address, needle, conversation)
         await fork(theirs, needle, conversation, 1)
     written = needle.take()
     analyze(address)

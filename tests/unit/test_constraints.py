@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.retrieval.constraints import SETTERS, Constraint, governs, recognise, supersedes
+from server.constraints import SETTERS, Constraint, governs, recognise, supersedes
 from tests.unit.constraint_sentences import NEAR_MISSES, SETS
 
 SETTINGS = settings(max_examples=200, derandomize=True, deadline=None, database=None)

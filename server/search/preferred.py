@@ -1,0 +1,76 @@
+"""What is worth showing of a ranking, in order, and why: for a context, which has room for more than a few answers."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from server.retrieval.budget import preference
+from server.retrieval.planner import Replanned
+from server.retrieval.query_types.wish import Wish
+from server.retrieval.ranking import Evidence
+from server.retrieval.turns import Key
+
+MOST: Final = 1000
+_LEGS: Final = {"lexical": "bm25", "dense": "vector"}
+
+
+class Preferred(NamedTuple):
+    """An event and why it is worth showing; ``hit``: it was found itself, and not only stands beside what was.
+
+    ``tokens``: about so many.
+    """
+
+    key: Key
+    why: str
+    hit: bool
+    tokens: int
+
+
+def preferred(wish: Wish, replanned: Replanned, tokens: int) -> list[Preferred]:
+    """Return what to show, best first, of about so many tokens: answers by their place in the log come first."""
+    if tokens <= 0 or not len(replanned.ranking.evidence.pool):
+        return []
+    evidence = replanned.ranking.evidence
+    sizes = evidence.turns["tokens"]
+    ranks = {name: _ranks(evidence, leg) for leg, name in _LEGS.items() if leg in evidence.features}
+    first = [one for one in replanned.found if one.score is None or wish.coverage == "span"]
+    chosen: dict[Key, Preferred] = {}
+    left = tokens
+
+    def take(key: Key, why: str, *, hit: bool) -> None:
+        nonlocal left
+        if key not in chosen:
+            size = int(sizes[evidence.turns.rows_of[key]])
+            chosen[key] = Preferred(key, why, hit, size)
+            left -= size
+
+    for number, one in enumerate(first, 1):
+        take(one.key, f"newest {_nth(number)}" if one.score is None else _why(evidence, ranks, one.key), hit=True)
+    for key, beside in preference(replanned.ranking):
+        if left <= 0 or len(chosen) >= MOST:
+            break
+        why = _why(evidence, ranks, key) if beside is None else f"beside event {beside.seq}"
+        take(key, why, hit=beside is None)
+    return list(chosen.values())
+
+
+def _ranks(evidence: Evidence, leg: str) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Return each candidate's place in a leg, from 1; equal values share the best."""
+    values = evidence.features[leg]
+    ascending = np.sort(values)
+    return len(values) - np.searchsorted(ascending, values, side="right") + 1
+
+
+def _why(evidence: Evidence, ranks: dict[str, np.ndarray[tuple[int], np.dtype[np.intp]]], key: Key) -> str:
+    local = evidence.view.local(np.array([evidence.turns.rows_of[key]]))[0]
+    place = int(np.searchsorted(evidence.pool, local))
+    if place >= len(evidence.pool) or evidence.pool[place] != local:
+        return "found"
+    return ", ".join(f"{name} {_nth(int(rank[place]))}" for name, rank in ranks.items())
+
+
+def _nth(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{ending}"
