@@ -174,7 +174,8 @@ def encode_event(event: ImportedEvent) -> bytes:
 
     A label that it would refuse (over 256 characters, with U+0000, an id that begins with ``evt_``) is replaced by its
     SHA-256, a name by its beginning, and stands in the metadata as ``source_<field>``; an ``erasure`` or
-    ``deletion``, which only the server may append, becomes an ``item``; metadata over 64 KiB becomes a last part of the content.
+    ``deletion``, which only the server may append, becomes an ``item``; metadata over 64 KiB becomes a last part of the
+    content.
     """
     fields: dict[str, Any] = {"type": event.type, "role": event.role, "occurred_at": event.occurred_at}
     metadata = dict(event.metadata or {})

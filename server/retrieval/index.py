@@ -97,7 +97,7 @@ class Index:
         plan: Plan,
         k: int,
         *,
-        within: Mask | None = None,
+        within: Mask | View | None = None,
         only: Mask | None = None,
         times: Sequence[tuple[float, float]] = (),
     ) -> Ranking:
@@ -105,7 +105,8 @@ class Index:
 
         ``vector``: the question's; None ranks without it, and then only events near a word of the question, of a
         session that has one, by a speaker that it names, or of its date. ``within``: what the search may see, by row
-        (`Turns.select`): what is outside neither is an answer nor counts for one. ``only``: what may be an answer.
+        (`Turns.select`), or a view of that which is kept until the index changes: what is outside neither is an answer
+        nor counts for one. ``only``: what may be an answer.
         ``times``: see `signals.date`. Raises InvalidInput for a vector of another number of dimensions.
         """
         started = perf_counter()
@@ -116,7 +117,7 @@ class Index:
             now = perf_counter()
             seconds[step], started = now - started, now
 
-        view = View(self.turns, within)
+        view = within if isinstance(within, View) else View(self.turns, within)
         languages = [language for language, count in self._languages.most_common(_MOST_LANGUAGES) if count > 0]
         asked = signals.understand(question, view, self.turns.speakers, [analysis.DEFAULT_LANGUAGE, *languages])
         lap("understand")

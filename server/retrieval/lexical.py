@@ -48,7 +48,11 @@ def score(view: View, postings: Postings, question: Sequence[QueryTerm], plan: P
         if not len(rows):
             continue
         if lengths is None:
-            lengths = _lengths(view, plan)
+            shape = (plan.k1, plan.b, plan.window, plan.window_decay)
+            if shape not in view.norms:
+                view.norms[shape] = _lengths(view, plan)
+            lengths = view.norms[shape]
+            assert lengths is not None
         window_norms, session_norms = lengths
         weight = _idf(size, len(rows))
         total += weight

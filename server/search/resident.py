@@ -25,7 +25,7 @@ from server.log.events import raw
 from server.log.stored import StoredEvent
 from server.retrieval.index import Index
 from server.retrieval.text import build
-from server.retrieval.turns import Entry, Key, Mask
+from server.retrieval.turns import Entry, Key, Mask, View
 from server.search import reading
 from server.search.family import NO_VERSION, Family, Member, Members, Stamp, members
 from server.search.labels import Labels
@@ -41,6 +41,8 @@ _ADD_ON_THE_LOOP: Final = 16  # events indexed
 # What an event takes, measured with messages of 30 words and 256 dimensions; see benchmarks/search.py.
 EVENT_BYTES: Final = 2_200
 _EMPTY_BYTES: Final = 40_000
+_MOST_VIEWS: Final = 4
+_VIEW_BYTES: Final = 80  # an event's neighbours and lengths in one view
 _RECOUNT: Final = 1.05  # counting reads every term, so it is done only after some growth
 _VECTORS_AT_ONCE: Final = 20_000
 _FRAME: Final = 4  # tokens of a message besides its text, in common chat templates
@@ -74,7 +76,7 @@ class Resident:
         self._indexed: dict[UUID, int] = {}
         self._embedded: dict[UUID, int] = {}
         self._deletions: list[Deletion] = []
-        self._masks: dict[UUID | None, Mask | None] = {}
+        self._views: dict[UUID | None, View] = {}
         self._counted = 0  # events when the bytes were counted
         self.loading = (0, 0)  # events done, of how many
 
@@ -100,18 +102,23 @@ class Resident:
         # Left alone, a thread that nobody waits for would go on without the lock.
         return await asyncio.shield(asyncio.ensure_future(alone()))
 
-    def conversation_mask(self, conversation: UUID) -> Mask | None:
-        """Return the rows that a live conversation shows; None for all."""
-        if conversation not in self._masks:
-            member = self.members[conversation]
-            self._masks[conversation] = self._or_all(shown_by(self.index.turns, member, self._deletions))
-        return self._masks[conversation]
+    def view(self, conversation: UUID | None = None) -> View:
+        """Return what a live conversation shows, or (None) what any does; kept until the index changes."""
+        view = self._views.get(conversation)
+        if view is None:
+            turns = self.index.turns
+            mask = self.mask(conversation)
+            view = View(turns, None if mask.sum() == turns.live else mask)
+            while len(self._views) >= _MOST_VIEWS:
+                del self._views[next(iter(self._views))]
+            self._views[conversation] = view
+        return view
 
-    def user_mask(self) -> Mask | None:
-        """Return the rows that any live conversation shows; None for all."""
-        if None not in self._masks:
-            self._masks[None] = self._or_all(shown_to_user(self.index.turns, self.members, self._deletions))
-        return self._masks[None]
+    def mask(self, conversation: UUID | None) -> Mask:
+        """Return the rows that a live conversation shows, or that any does."""
+        if conversation is None:
+            return shown_to_user(self.index.turns, self.members, self._deletions)
+        return shown_by(self.index.turns, self.members[conversation], self._deletions)
 
     def is_embedded(self, wanted: Mapping[UUID, int]) -> bool:
         """Whether the own events of each owner up to a seq have their vectors."""
@@ -126,9 +133,6 @@ class Resident:
             if member.live and any(one == owner and low <= seq <= high for one, low, high in member.segments()):
                 return member.id
         return None
-
-    def _or_all(self, mask: Mask) -> Mask | None:
-        return None if mask.sum() == self.index.turns.live else mask
 
     async def _catch_up(self, database: Database, tenant: Tenant) -> None:
         asked = monotonic()
@@ -145,10 +149,11 @@ class Resident:
 
     def _finish(self, found: Members, asked: float, *, recount: bool) -> None:
         self.members, self.stamp, self.validated = found.by_id, found.stamp, asked
-        self._masks.clear()
+        self._views.clear()
         if recount:
             self._counted = len(self.index)
-            self.nbytes = _EMPTY_BYTES + self.index.nbytes + self.labels.nbytes + 1_000 * len(found.by_id)
+            held = self.index.nbytes + self.labels.nbytes + _VIEW_BYTES * self._counted
+            self.nbytes = _EMPTY_BYTES + held + 1_000 * len(found.by_id)
         else:
             self.nbytes += (len(self.index) - self._counted) * EVENT_BYTES
 
@@ -169,7 +174,7 @@ class Resident:
         self._indexed.clear()
         self._embedded.clear()
         self._deletions.clear()
-        self._masks.clear()
+        self._views.clear()
         self._counted = 0
 
     async def _remove_what_is_gone(self, database: Database, tenant: Tenant, found: Members) -> None:
@@ -192,7 +197,7 @@ class Resident:
                 self.index.remove([turns.key(int(row)) for row in rows])
                 self.labels.remove(rows)
             self._deletions = [one for one in self._deletions if one.owner in found.by_id]
-            self._masks.clear()
+            self._views.clear()
 
         await self.run(remove, thread=True)
 
@@ -217,7 +222,7 @@ class Resident:
         for row, event in enumerate(read.events, first):
             self.labels.add(row, event.session, event.metadata)
         self._deletions += read.deletions
-        self._masks.clear()
+        self._views.clear()
 
     async def _add_vectors(self, database: Database, tenant: Tenant, found: Members, version: Version) -> None:
         ranges = []

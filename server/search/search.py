@@ -28,7 +28,7 @@ from server.retrieval.plan import DEFAULT, Plan, plan_for
 from server.retrieval.planner import Planned, Replanned
 from server.retrieval.query_types.wish import Wish
 from server.retrieval.text import TEXT_BUILDER, build
-from server.retrieval.turns import Key, Mask
+from server.retrieval.turns import Key, Mask, View
 from server.search import explain, reading
 from server.search.answer import Degraded, Missed, PlanShown, Result, SearchReply, Stamps
 from server.search.asked import Asked, Place
@@ -50,7 +50,7 @@ _TEXTS_LOOKED_AT: Final = 300
 
 
 class _Prepared(NamedTuple):
-    within: Mask | None
+    within: View
     only: Mask | None
     classified: Classified
     planned: Planned
@@ -272,11 +272,13 @@ def _embed(model: Model, texts: Sequence[str]) -> list[Vector]:
 
 
 def _prepare(resident: Resident, asked: Asked, version: Version | None) -> _Prepared:
-    within = resident.user_mask() if asked.conversation is None else resident.conversation_mask(asked.conversation.uuid)
     turns = resident.index.turns
-    if asked.until is not None:
-        within = (turns["live"] if within is None else within) & (turns["seq"] <= asked.until)
-    at = turns["at"] if within is None else turns["at"][within]
+    conversation = None if asked.conversation is None else asked.conversation.uuid
+    if asked.until is None:
+        within = resident.view(conversation)
+    else:
+        within = View(turns, resident.mask(conversation) & (turns["seq"] <= asked.until))
+    at = within.column("at")
     return _Prepared(within, _only(resident, asked), *_classify(at, turns.speakers, asked, version))
 
 
@@ -311,8 +313,7 @@ def _only(resident: Resident, asked: Asked) -> Mask | None:
         for at in asked.within:
             member = resident.members.get(at.uuid)
             if member is not None and member.live and at.user_key == resident.family.user_key:
-                mask = resident.conversation_mask(at.uuid)
-                shown |= turns["live"] if mask is None else mask
+                shown |= resident.mask(at.uuid)
         only &= shown
     return only
 

@@ -35,8 +35,9 @@ from server.search.near import index_name
 
 Vector = npt.NDArray[np.float32]
 
-CANDIDATES: Final = 300
-_BESIDE: Final = 2  # turns on each side that come along, to be scored with
+CANDIDATES: Final = 100  # at least; as many as are asked for
+_FOREVER: Final = 2**62  # a seq that no conversation reaches
+_BESIDE: Final = 1  # turns on each side that come along, to be scored with
 
 # Beyond what a scan finds at first, iterative scan goes on until the filters have left enough.
 _SETTING_SCAN: Final = Statement("""
@@ -127,7 +128,8 @@ async def candidates(
     values: dict[str, Any] = {
         "tenant": tenant.id,
         "vector": "[" + ",".join(f"{number:.8g}" for number in vector) + "]",
-        "candidates": CANDIDATES,
+        "until": _FOREVER if asked.until is None else asked.until,
+        "candidates": max(CANDIDATES, asked.k),
         "roles": _texts(filters.roles),
         "types": _texts(filters.types),
         "after": None if filters.occurred_after is None else filters.occurred_after.isoformat(),
@@ -220,7 +222,7 @@ def _nearest(version: int, kind: str, scope: str, filtered: bool) -> Statement:
         "tenant": ("", ""),
         "user": ("AND v.user_key = %(user_key)s", "AND c.user_id IS NOT DISTINCT FROM %(user)s::text"),
         "conversation": (
-            "AND v.user_key = %(user_key)s AND v.conversation = ANY (%(owners)s::uuid[])",
+            "AND v.user_key = %(user_key)s AND v.conversation = ANY (%(owners)s::uuid[]) AND v.seq <= %(until)s",
             "AND c.id = %(id)s",
         ),
     }[scope]

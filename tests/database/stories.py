@@ -29,6 +29,13 @@ from server.working_set.items import Item, Touch, measure
 
 POLICIES = ("importance", "recoverable", "sieve", "lru", "tool_first", "fifo")
 WORDS = ["always", "lisbon", "kettle", "invoice", "1999", "never", "it", "tomorrow", "actually", "moved", "the", "of"]
+ORDERS = [
+    "Always answer in French.",
+    "From now on, answer in German.",
+    "I'm vegetarian.",
+    "Never call me before nine.",
+    "I hate kettles.",
+]
 KINDS: list[EventType] = ["message", "message", "message", "message", "message", "message", "message"]
 KINDS += ["tool_call", "tool_call", "tool_result", "tool_result", "tool_result"]
 KINDS += ["constraint", "summary", "pin", "unpin", "working_set", "reasoning"]
@@ -106,6 +113,8 @@ class Story:
         match kind:
             case "message":
                 event.role = chance.choice(["user", "assistant"])
+                if chance.random() < 0.2:
+                    event.content = _json(chance.choice(ORDERS))
                 event.call_id = chance.choice([None, None, None, "c1"])
             case "tool_call" | "tool_result":
                 event.name, event.call_id = "tool", f"c{chance.randint(1, 12)}"
@@ -119,6 +128,9 @@ class Story:
                 event.content = _json(
                     {"policy": chance.choice(POLICIES), "budget_tokens": chance.choice([60, 200, 500])}
                 )
+            case "constraint" if chance.random() < 0.5:
+                state = chance.choice(["confirmed", "confirmed", "dismissed"])
+                event.content = _json({"seq": chance.randint(1, head + 3), "state": state})
             case "constraint":
                 event.role = "user"
         return event
@@ -160,6 +172,8 @@ async def plainly(
             item = told(items[seq], seq - 1)
             if item.type == "pin":
                 item = msgspec.structs.replace(item, named=named(item.seq_named or 0, seq - 1))
+            if item.decision is not None:
+                item = msgspec.structs.replace(item, named=named(item.decision.seq, seq - 1))
             fold.apply(item)
         for at, seqs in one.touches:
             if at == seq > state.floor:

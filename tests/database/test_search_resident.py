@@ -59,7 +59,7 @@ async def found(indexes: Indexes, tenant: Tenant, user: str, question: str) -> s
     assert isinstance(resident, Resident)
 
     def search() -> set[tuple[str, int]]:
-        ranking = resident.index.search(question, None, DEFAULT, 100, within=resident.user_mask())
+        ranking = resident.index.search(question, None, DEFAULT, 100, within=resident.view())
         return {(hit.key.conversation, hit.key.seq) for hit in ranking.hits}
 
     return await resident.run(search, thread=False)

@@ -12,6 +12,7 @@ from schema.vocabulary import DATABASE_ROLES
 from server.database.address import EmbeddedAddress, ExternalAddress
 from server.database.embedded import EmbeddedPostgres
 from server.database.upgrade import upgrade
+from server.embeddings.relations import ensure_first
 from server.operations.backup import OWNER, backup, restore
 from server.operations.checks import examine
 
@@ -47,12 +48,16 @@ def test_it_is_upgraded_twice_examined_backed_up_and_restored(
     first, second = external(), external()
     assert upgrade(first)
     assert not upgrade(first)
+    ensure_first(first)
     with psycopg.connect(first.conninfo("admin"), autocommit=True) as connection:
         findings = examine(connection)
     assert {one.check for one in findings if one.status == "fail"} == {"durability"}, findings
     with psycopg.connect(first.conninfo(OWNER)) as connection:
         connection.execute("INSERT INTO tenant (name, salt) VALUES ('kept', decode(repeat('00', 32), 'hex'))")
+        connection.execute("INSERT INTO embedding_v1 SELECT 1, gen_random_uuid(), 1, 1, 'hash', array_fill(1, '{256}')")
     backup(first, tmp_path / "b")
     assert restore(second, tmp_path / "b")["tenant"] == 1
+    with psycopg.connect(second.conninfo(OWNER)) as connection:
+        assert connection.execute("SELECT count(*) FROM embedding_v1").fetchone() == (1,)
     with psycopg.connect(second.conninfo("admin")) as connection:
         assert connection.execute("SELECT to_regclass('somebody_elses')").fetchone() == ("somebody_elses",)

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.constraints import Rule
 from server.working_set import checkpoint
 from server.working_set.choice import Choice, pin_quota
 from server.working_set.eviction import policies
 from server.working_set.explain import explain, residents
 from server.working_set.features import Features
 from server.working_set.fold import Fold
-from server.working_set.items import CONTROL, Covers, Item, Touch
+from server.working_set.items import Covers, Item, Touch
+from server.working_set.standing import Decision
 
 POLICIES = sorted(policies())
 Step = Item | Touch
@@ -48,7 +50,7 @@ class Script:
 
 
 KINDS = ["user"] * 4 + ["assistant"] * 5 + ["call"] * 3 + ["result"] * 4 + ["constraint", "summary", "reasoning"]
-KINDS += ["pin"] * 2 + ["unpin", "erase", "delete", "choose"] + ["touch"] * 4
+KINDS += ["rule"] * 2 + ["decide"] + ["pin"] * 2 + ["unpin", "erase", "delete", "choose"] + ["touch"] * 4
 SIZES = st.one_of(st.integers(0, 30), st.integers(0, 400))
 
 
@@ -65,6 +67,19 @@ def features(draw: st.DrawFn) -> Features:
         constraint=flags[3],
         number_change=flags[4],
     )
+
+
+rules_ = st.builds(
+    Rule,
+    kind=st.just("instruction"),
+    polarity=st.sampled_from(["do", "avoid"]),
+    cue=st.just("always"),
+    first=st.just(0),
+    last=st.just(5),
+    topic=st.sampled_from([None, "language", "diet"]),
+    words=st.lists(st.integers(0, 3), max_size=2, unique=True).map(tuple),
+    firm=st.booleans(),
+)
 
 
 @st.composite
@@ -90,6 +105,14 @@ def scripts(draw: st.DrawFn) -> Steps:
                 first = draw(st.integers(1, head))
                 covers = Covers(first, draw(st.integers(first, head)))
                 script.add(type="summary", role="assistant", tokens=draw(SIZES), features=read, covers=covers)
+            case "rule":
+                role = draw(st.sampled_from(["user", "system"]))
+                rules = (draw(rules_),)
+                script.add(type="message", role=role, tokens=draw(SIZES), features=read, rules=rules)
+            case "decide" if head:
+                seq = draw(st.integers(1, head))
+                decision = Decision(seq=seq, state=draw(st.sampled_from(["confirmed", "dismissed"])))
+                script.add(type="constraint", decision=decision, named=script.named(seq))
             case "pin" | "unpin" | "erase" | "delete" | "touch" if head:
                 seq = draw(st.integers(1, head))
                 if kind == "touch":
@@ -126,7 +149,7 @@ def check_hard_rules(fold: Fold, past: Steps, ever: set[int]) -> None:
     erased = {one.seq_named: one.seq for one in items.values() if one.type in ("erasure", "deletion")}
     for resident in shown:
         item = items[resident.seq]
-        assert item.type not in CONTROL
+        assert not item.is_control
         assert item.seq not in erased
         if item.covers is not None:
             assert all(
@@ -147,6 +170,12 @@ def check_hard_rules(fold: Fold, past: Steps, ever: set[int]) -> None:
     users = [seq for seq, item in items.items() if item.type == "message" and item.role == "user"]
     if users and users[-1] not in erased:
         assert users[-1] in seqs
+    # What is held as a constraint holds, and takes no more than its quota; nothing else is held so.
+    held = [unit for unit, hold in fold.kept.residents.held.items() if hold == "constraint"]
+    assert all(fold.kept.standing.holds(unit) for unit in held)
+    assert set(held) <= set(fold.kept.constraints)
+    assert all(fold.kept.standing.holds(seq) and seq in seqs for seq in fold.kept.constraints)
+    assert fold.kept.residents.taken("constraint") <= max(1, fold.choice.budget_tokens) // 4
     # Pins stay, within their quota.
     assert fold.kept.pins <= set(seqs)
     assert fold.kept.residents.taken("pin") <= pin_quota(fold.choice.budget_tokens)
