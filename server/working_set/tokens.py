@@ -24,7 +24,8 @@ TOKENIZER: Final = f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} {_FILE.re
 
 
 @cache
-def _tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
+    """Return the tokenizer, loaded once: the default embedder reads its texts through it too."""
     # Importing the package would load pydantic, requests and three compiled modules; its folder is all we need.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -51,7 +52,7 @@ def _pieces(text: str) -> Iterator[str]:
 def count(texts: Sequence[str]) -> list[int]:
     """Count the tokens of each text; an empty one has none."""
     pieces = [list(_pieces(text)) for text in texts]
-    encoded = iter(_tokenizer().encode_batch_fast(list(chain.from_iterable(pieces)), add_special_tokens=False))
+    encoded = iter(tokenizer().encode_batch_fast(list(chain.from_iterable(pieces)), add_special_tokens=False))
     return [sum(len(next(encoded)) for _ in piece) for piece in pieces]
 
 
@@ -59,7 +60,7 @@ def fitting(text: str, limit: int) -> int:
     """Return how many characters, from a text's start, take at most ``limit`` tokens; reads no more than it needs."""
     left, place = limit, 0
     for piece in _pieces(text):
-        encoded = _tokenizer().encode(piece, add_special_tokens=False)
+        encoded = tokenizer().encode(piece, add_special_tokens=False)
         if len(encoded) > left:
             # The start of the first token that is too many: a character of several tokens is not cut in two.
             place += encoded.offsets[left][0]

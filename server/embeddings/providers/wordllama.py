@@ -8,7 +8,6 @@ ones takes gigabytes. The vectors are the same: tests/unit/test_providers.py com
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,15 +15,22 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from safetensors import safe_open
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from server.embeddings.providers import Spec, Vectors, options_of
 from server.errors import ModelRefused, TextRefused
+from server.working_set import tokens
 
 MODEL: Final = "l2_supercat_256"
 _MAX_CHARACTERS: Final = 32_000  # of a text: the rest changes a mean of thousands of words no more
 _PIECE: Final = 2_000  # characters that the tokenizer gets at once: its cost grows faster than a long text does
+
+
+class _Tensor(msgspec.Struct):
+    dtype: str
+    shape: tuple[int, int]
+    data_offsets: tuple[int, int]
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,15 +50,21 @@ def _load(model: str) -> WordLlama:
     weights = folder / "weights" / f"{model}.safetensors" if folder else None
     if folder is None or weights is None or not weights.exists():
         raise ModelRefused(f"the wheel wordllama with the model {model!r} is not installed; run `make install`")
-    with safe_open(str(weights), framework="np") as file:
-        table = np.ascontiguousarray(file.get_tensor("embedding.weight"), np.float32)
-    # Rust threads and a later fork do not mix, and a batch of short texts gains little from them.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = f"{model.rsplit('_', 1)[0]}_tokenizer_config.json"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizers" / config))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return WordLlama(table, tokenizer)
+    return WordLlama(_mapped(weights), tokens.tokenizer())
+
+
+def _mapped(weights: Path) -> NDArray[np.float16]:
+    """Map the table of a safetensors file: a length of 8 bytes, a header in JSON, the tensors.
+
+    Mapped, it is shared by all processes, and no half of a process's memory.
+    """
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        tensor = msgspec.json.decode(file.read(length), type=dict[str, _Tensor])["embedding.weight"]
+    if tensor.dtype != "F16":
+        raise ModelRefused(f"{weights.name} holds {tensor.dtype}, not F16: another release of wordllama is installed")
+    start = 8 + length + tensor.data_offsets[0]
+    return np.memmap(weights, dtype="<f2", mode="r", offset=start, shape=tensor.shape)
 
 
 class WordLlama:
@@ -60,7 +72,7 @@ class WordLlama:
 
     batch = 256
 
-    def __init__(self, table: Vectors, tokenizer: Tokenizer) -> None:
+    def __init__(self, table: NDArray[np.float16], tokenizer: Tokenizer) -> None:
         self._table = table
         self._tokenizer = tokenizer
 
@@ -75,7 +87,7 @@ class WordLlama:
             ids = [number for _ in own for number in next(encoded).ids]
             if not ids:
                 raise TextRefused("the text has no token", details={"reason": "no_token"})
-            np.mean(self._table[ids], axis=0, out=vectors[row])
+            np.mean(self._table[ids], axis=0, dtype=np.float32, out=vectors[row])
         return vectors
 
     def close(self) -> None:
