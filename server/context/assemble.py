@@ -56,6 +56,14 @@ class Context(NamedTuple):
     fold: Fold
 
 
+def limit_of(fold: Fold, budget: int | None) -> int:
+    """Return the budget of a context, the working set's own unless given; raises as ``draft`` does."""
+    limit = fold.choice.budget_tokens if budget is None else budget
+    if not 1 <= limit <= MAX_BUDGET or fold.used > limit:
+        fold.check_choice(msgspec.structs.replace(fold.choice, budget_tokens=limit))
+    return limit
+
+
 def draft(fold: Fold, budget: int | None = None, *, constraints: Sequence[Guest] = (), reserve: int = 0) -> Draft:
     """Choose the residents under a budget, and bring the constraints that are not among them.
 
@@ -64,9 +72,7 @@ def draft(fold: Fold, budget: int | None = None, *, constraints: Sequence[Guest]
     left to what is found, though never what pins and the newest user message need. Raises InvalidInput for a budget
     that is none, and for one that the pins do not fit in, saying how much is needed.
     """
-    limit = fold.choice.budget_tokens if budget is None else budget
-    if not 1 <= limit <= MAX_BUDGET or fold.used > limit:
-        fold.check_choice(msgspec.structs.replace(fold.choice, budget_tokens=limit))
+    limit = limit_of(fold, budget)
     needed = max(1, 2 * fold.kept.residents.taken("pin"))
     # No event takes more than half, so that this leaves the newest user message as long as it is.
     most = min(limit, max(limit - reserve, needed, 2 * fold.kept.residents.taken("pin", "newest_user")))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from server.context import record
-from server.context.assemble import Context, Guest, assemble, draft
+from server.context.assemble import Context, Guest, assemble, draft, limit_of
 from server.context.faulting import FOUND, fault, retrieved
 from server.context.governing import governing, looked_at
 from server.context.hot import Hot, WorkingSets
@@ -76,8 +76,7 @@ class Composer:
 
     async def _find(self, tenant: Tenant, at: ConversationId, wanted: Wanted, query: str) -> Answered:
         hot = await self._hot(tenant, at, wanted)
-        limit = hot.fold.choice.budget_tokens if wanted.budget is None else wanted.budget
-        draft(hot.fold, wanted.budget)  # refuses a budget before the work
+        limit = limit_of(hot.fold, wanted.budget)
         found = await self._searcher.find(
             tenant,
             Asked(

@@ -58,6 +58,7 @@ _AHEAD: Final = 2 * checkpoints.EVERY_EVENTS  # beyond this a checkpoint may be 
 # What a fold takes in memory, measured by tracemalloc: counts, containers, departures; a resident event and its unit.
 _FOLD_BYTES: Final = 40_000
 _EVENT_BYTES: Final = 1_300
+_SETTING_BYTES: Final = 700  # an event that sets a constraint
 _PENDING_BYTES: Final = 700
 
 Key = tuple[int, ConversationId]
@@ -102,7 +103,8 @@ class Hot:
     def measure(self) -> int:
         """Return about what it takes, in bytes."""
         text = sum(_length(event.content) + _length(event.metadata) for event in self.events.values())
-        self._measured = _FOLD_BYTES + _EVENT_BYTES * len(self.events) + text + self.memo_bytes
+        held = _EVENT_BYTES * len(self.events) + _SETTING_BYTES * len(self.fold.kept.standing)
+        self._measured = _FOLD_BYTES + held + text + self.memo_bytes
         return self.bytes
 
     @property

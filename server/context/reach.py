@@ -30,18 +30,21 @@ MOST: Final = 64  # the newest
 _HELD: Final = 1024  # users whose answers are held
 _HELD_OF_USER: Final = 16  # conversations of each
 
+# From the few events of their type to the conversations, of which a user may have thousands.
 _CONFIRMED: Final = Statement("""
 WITH n AS MATERIALIZED (
     SELECT c.user_id, c.lineage, c.lineage_end FROM conversation c
     WHERE c.user_key = %(user_key)s AND c.id = %(id)s AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
       AND c.user_id IS NOT NULL
+), e AS MATERIALIZED (
+    SELECT e.conversation, e.seq, e.content, e.recorded_at FROM event e
+    WHERE e.user_key = %(user_key)s AND e.tenant_id = %(tenant)s AND e.type = 'constraint' AND e.erased_at IS NULL
+      AND e.conversation <> %(id)s AND EXISTS (SELECT FROM n)
 )
 SELECT c.id, c.lineage, c.lineage_end, n.lineage, n.lineage_end, e.content
-FROM n
-JOIN conversation c ON c.user_key = %(user_key)s AND c.tenant_id = %(tenant)s AND c.user_id = n.user_id
-    AND c.deleted_at IS NULL AND c.id <> %(id)s
-JOIN event e ON e.user_key = c.user_key AND e.conversation = c.id AND e.tenant_id = %(tenant)s
-    AND e.type = 'constraint' AND e.erased_at IS NULL AND e.seq > c.floor
+FROM e CROSS JOIN n
+JOIN conversation c ON c.user_key = %(user_key)s AND c.id = e.conversation AND c.tenant_id = %(tenant)s
+    AND c.user_id = n.user_id AND c.deleted_at IS NULL AND c.floor < e.seq
 ORDER BY e.recorded_at, e.conversation, e.seq
 """)
 

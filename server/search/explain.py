@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -29,9 +29,7 @@ _DIGITS: Final = 4
 Named = Callable[[Key], tuple[str, int]]
 
 
-def explanation(
-    classified: Classified, replanned: Replanned, seconds: Mapping[str, float], named: Named, why_not: list[Missed]
-) -> Explanation:
+def explanation(classified: Classified, replanned: Replanned, named: Named, why_not: list[Missed]) -> Explanation:
     """Return how an answer came about; ``named`` tells where an event is shown."""
     ranking = replanned.ranking
     stages = [
@@ -52,7 +50,7 @@ def explanation(
         words=[WordShown(word, events) for word, events in ranking.terms],
         searched=ranking.searched,
         ranked=ranking.pooled,
-        seconds={step: round(taken, 6) for step, taken in (dict(seconds) | ranking.seconds).items()},
+        seconds={step: round(taken, 6) for step, taken in ranking.seconds.items()},
         stages=stages,
         why_not=why_not,
     )

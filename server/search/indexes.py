@@ -17,7 +17,7 @@ from server.database.connections import Database
 from server.database.ids import ConversationId
 from server.database.tenant import Tenant
 from server.embeddings.versions import Version
-from server.errors import NotFound, Rebuilding
+from server.errors import DatabaseUnavailable, NotFound, Rebuilding
 from server.retrieval import times
 from server.search import family
 from server.search.family import NO_VERSION, Family, Stamp
@@ -124,9 +124,10 @@ class Indexes:
             raise Rebuilding(
                 f"the search index is being loaded: {done} of {total} events are done; try again", retry_after=2
             ) from None
-        except BaseException:
-            if resident.stamp is None:
-                self._cache.discard(key)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            self._cache.discard(key)  # it may be half of something: the next request begins anew
             raise
         finally:
             if self._loading.get(key) is resident:

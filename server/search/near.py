@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Fewer vectors than this are looked at one by one in less time than a request takes otherwise.
 THRESHOLD: Final = 20_000
+_EF_CONSTRUCTION: Final = 128  # twice pgvector's own: recall before build time
 _LOCK: Final = 0x7475726E_6E656172  # "turnnear": one build at a time in a database
 _AGAIN: Final = 600.0  # seconds until a build that failed is tried again
 
@@ -87,7 +88,8 @@ async def build(connection: psycopg.AsyncConnection, version: Version, *, thresh
         logger.info("building the HNSW index of %s over about %d vectors", version.name, about)
         await connection.execute("SET maintenance_work_mem = '256MB'")
         await connection.execute(
-            f"CREATE INDEX CONCURRENTLY {name} ON {relation} USING hnsw (embedding {operators})".encode()
+            f"CREATE INDEX CONCURRENTLY {name} ON {relation} USING hnsw (embedding {operators}) "
+            f"WITH (ef_construction = {_EF_CONSTRUCTION})".encode()
         )
         logger.info("the HNSW index of %s is built", version.name)
         return True

@@ -19,18 +19,17 @@ from server.database.tenant import Tenant
 from server.embeddings.embedder import Embedder
 from server.embeddings.model import Model
 from server.embeddings.versions import Version
-from server.errors import Conflict, EmbeddingError, ProviderUnavailable
+from server.errors import Conflict, EmbeddingError, NotFound, ProviderUnavailable
 from server.log.stored import StoredEvent
 from server.retrieval import analysis, planner
 from server.retrieval.classify import Classified, classify
-from server.retrieval.index import Index
 from server.retrieval.plan import DEFAULT, Plan, plan_for
 from server.retrieval.planner import Planned, Replanned
 from server.retrieval.query_types.wish import Wish
 from server.retrieval.text import TEXT_BUILDER, build
 from server.retrieval.turns import Key, Mask, View
 from server.search import explain, reading
-from server.search.answer import Degraded, Missed, PlanShown, Result, SearchReply, Stamps
+from server.search.answer import Degraded, Explanation, Missed, PlanShown, Result, SearchReply, Stamps
 from server.search.asked import Asked, Place
 from server.search.family import Family
 from server.search.indexes import Indexes, TooLarge
@@ -50,8 +49,6 @@ _TEXTS_LOOKED_AT: Final = 300
 
 
 class _Prepared(NamedTuple):
-    within: View
-    only: Mask | None
     classified: Classified
     planned: Planned
 
@@ -93,8 +90,7 @@ class Searcher:
         if asked.min_seq is not None and asked.conversation is not None:
             resident, degraded = await self._ensure(tenant, asked, asked.conversation, asked.min_seq, resident, version)
             steps.lap("ensure")
-        index = resident.index
-        thread = len(index) > ON_THE_LOOP
+        thread = len(resident.index) > ON_THE_LOOP
         prepared = await resident.run(lambda: _prepare(resident, asked, version), thread=thread)
         steps.lap("classify")
         vectors: list[Vector] | None = None
@@ -105,21 +101,25 @@ class Searcher:
 
         texts: dict[Key, str] = {}
         if planner.needs_text(prepared.planned):
-            keys = await resident.run(lambda: _likely(index, asked, prepared, vectors), thread=thread)
+            keys = await resident.run(lambda: _likely(resident, asked, prepared, vectors), thread=thread)
             found = await self._read(tenant, resident, keys)
             texts = {key: _text(event) for key, event in zip(keys, found, strict=True) if event is not None}
             steps.lap("texts")
 
-        def rank() -> tuple[Replanned, list[Missed], list[Preferred]]:
-            replanned = _rank(index, asked, prepared, vectors, texts)
-            also = preferred(prepared.planned.wish, replanned, asked.also_tokens)
-            return replanned, _missed(resident, asked, prepared, replanned), also
+        named = _Names(resident, asked.conversation)
 
-        replanned, why_not, also = await resident.run(rank, thread=thread)
+        def rank() -> tuple[Replanned, list[Preferred], Explanation | None]:
+            replanned = _rank(resident, asked, prepared, vectors, texts)
+            also = preferred(prepared.planned.wish, replanned, asked.also_tokens)
+            if not (asked.explain or asked.why_not):
+                return replanned, also, None
+            why_not = _missed(resident, asked, prepared, replanned)
+            return replanned, also, explain.explanation(prepared.classified, replanned, named, why_not)
+
+        replanned, also, explanation = await resident.run(rank, thread=thread)
         steps.lap("rank")
         events = await self._read(tenant, resident, [one.key for one in replanned.found])
         steps.lap("read")
-        named = _Names(resident, asked.conversation)
         data = []
         for one, event in zip(replanned.found, events, strict=True):
             if event is not None:
@@ -130,12 +130,10 @@ class Searcher:
             plan=_shown(prepared.planned),
             stamps=_stamps(prepared.planned.plan, version if replanned.ranking.dense else None),
             degraded=degraded,
+            explain=explanation,
         )
-        if asked.explain or asked.why_not:
-            reply.explain = await resident.run(
-                lambda: explain.explanation(prepared.classified, replanned, steps.seconds, named, why_not),
-                thread=thread,
-            )
+        if explanation is not None:
+            explanation.seconds = steps.rounded() | explanation.seconds
         return Found(reply, also, named, prepared.planned.wish)
 
     async def _wide(
@@ -182,7 +180,8 @@ class Searcher:
                 else explain.no_candidate(place, len(found.places))
                 for place in asked.why_not
             ]
-            reply.explain = explain.explanation(classified, replanned, steps.seconds, named, why_not)
+            reply.explain = explain.explanation(classified, replanned, named, why_not)
+            reply.explain.seconds = steps.rounded() | reply.explain.seconds
         return Found(reply, preferred(planned.wish, replanned, asked.also_tokens), named, planned.wish)
 
     async def _resident(self, tenant: Tenant, asked: Asked, version: Version | None) -> Resident | TooLarge:
@@ -251,6 +250,9 @@ class _Steps:
         now = perf_counter()
         self.seconds[step], self._since = now - self._since, now
 
+    def rounded(self) -> dict[str, float]:
+        return {step: round(taken, 6) for step, taken in self.seconds.items()}
+
 
 class _Names:
     """Where an event is shown: in the conversation that was searched, else in its owner or a fork that shows it."""
@@ -272,14 +274,18 @@ def _embed(model: Model, texts: Sequence[str]) -> list[Vector]:
 
 
 def _prepare(resident: Resident, asked: Asked, version: Version | None) -> _Prepared:
+    return _Prepared(*_classify(_within(resident, asked).column("at"), resident.index.turns.speakers, asked, version))
+
+
+def _within(resident: Resident, asked: Asked) -> View:
+    """Return what the search may see, as of now: valid until the index changes, which is until the next ``await``."""
     turns = resident.index.turns
     conversation = None if asked.conversation is None else asked.conversation.uuid
+    if conversation is not None and conversation not in resident.members:
+        raise NotFound("no such conversation")
     if asked.until is None:
-        within = resident.view(conversation)
-    else:
-        within = View(turns, resident.mask(conversation) & (turns["seq"] <= asked.until))
-    at = within.column("at")
-    return _Prepared(within, _only(resident, asked), *_classify(at, turns.speakers, asked, version))
+        return resident.view(conversation)
+    return View(turns, resident.mask(conversation) & (turns["seq"] <= asked.until))
 
 
 def _classify(
@@ -319,9 +325,10 @@ def _only(resident: Resident, asked: Asked) -> Mask | None:
 
 
 def _rank(
-    index: Index, asked: Asked, prepared: _Prepared, vectors: list[Vector] | None, texts: Mapping[Key, str]
+    resident: Resident, asked: Asked, prepared: _Prepared, vectors: list[Vector] | None, texts: Mapping[Key, str]
 ) -> Replanned:
-    within, only, _, planned = prepared
+    index, planned = resident.index, prepared.planned
+    within, only = _within(resident, asked), _only(resident, asked)
     ranking = index.search(
         asked.query, vectors[0] if vectors else None, planned.plan, asked.k, within=within, only=only
     )
@@ -335,16 +342,16 @@ def _rank(
     return planner.replan(ranking, planned, asked.k, anchors=anchors, texts=texts)
 
 
-def _likely(index: Index, asked: Asked, prepared: _Prepared, vectors: list[Vector] | None) -> list[Key]:
+def _likely(resident: Resident, asked: Asked, prepared: _Prepared, vectors: list[Vector] | None) -> list[Key]:
     """Return the candidates whose texts are looked at for the literal phrase: the best, and the best by its words."""
     keys: dict[Key, None] = {}
+    within, only = _within(resident, asked), _only(resident, asked)
     for question, vector in (
         (asked.query, vectors[0] if vectors else None),
         (" ".join(prepared.planned.wish.phrases), None),
     ):
-        ranking = index.search(
-            question, vector, prepared.planned.plan, _TEXTS_LOOKED_AT, within=prepared.within, only=prepared.only
-        )
+        plan = prepared.planned.plan
+        ranking = resident.index.search(question, vector, plan, _TEXTS_LOOKED_AT, within=within, only=only)
         keys.update((hit.key, None) for hit in ranking.hits)
     return list(keys)
 

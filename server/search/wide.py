@@ -41,7 +41,7 @@ _BESIDE: Final = 1  # turns on each side that come along, to be scored with
 
 # Beyond what a scan finds at first, iterative scan goes on until the filters have left enough.
 _SETTING_SCAN: Final = Statement("""
-SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '400', true),
+SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '800', true),
     set_config('hnsw.max_scan_tuples', '200000', true)
 """)
 _NEAR: Final = """

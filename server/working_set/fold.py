@@ -191,7 +191,7 @@ class Fold:
     def _named(self, seq: int, named: Iterable[Item]) -> Unit | None:
         """Make a unit of events that were named with a touch or a pin; None when they cannot be resident."""
         gone = self.kept.deleted
-        there = (item for item in named if not item.erased and not item.stale and item.seq not in gone)
+        there = (item for item in named if not (item.erased or item.stale or item.seq in gone or _covers(item, gone)))
         items = sorted(there, key=lambda item: item.seq)
         if all(item.seq != seq for item in items) or any(item.is_control for item in items):
             return None
@@ -293,3 +293,9 @@ class Fold:
         for summary in [unit_id for unit_id, (first, last) in kept.summaries.items() if first <= seq <= last]:
             kept.pins.discard(summary)
             kept.drop(kept.residents[summary], f"it covers event {seq}, which was {why}")
+
+
+def _covers(item: Item, deleted: Iterable[int]) -> bool:
+    """Whether a summary that has left covers what was deleted: it does not come back, whichever was first."""
+    covers = item.covers
+    return covers is not None and any(covers.first_seq <= seq <= covers.last_seq for seq in deleted)

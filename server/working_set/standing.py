@@ -69,6 +69,9 @@ class Standing:
     def __iter__(self) -> Iterator[Setting]:
         return iter(self._settings.values())
 
+    def __len__(self) -> int:
+        return len(self._settings)
+
     def copy(self) -> Standing:
         """Return one that does not change with this."""
         return Standing(

@@ -241,7 +241,11 @@ async def test_a_kept_index_is_asked_for_nothing_but_its_state(client: httpx.Asy
     assert float(next(line.split()[-1] for line in figures.splitlines() if 'bytes{cache="search"}' in line)) > 0
 
 
-async def test_many_searches_and_appends_at_once(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("inline", [0.0, 1.0], ids=["embedded in a thread", "embedded on the loop"])
+async def test_many_searches_and_appends_at_once(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, inline: float
+) -> None:
+    monkeypatch.setattr("server.search.search._INLINE", inline)
     conversation = await story(client)
 
     async def write(number: int) -> None:

@@ -101,6 +101,18 @@ def test_bounds_are_bounds(conversation: Conversation) -> None:
     assert recall(replay(conversation, Clairvoyant, Timing()), 0.05, END, "single-hop") == 1.0
 
 
+def test_the_servers_search_is_a_fault_path(conversation: Conversation) -> None:
+    search = eviction.FAULT_PATHS["static"]
+    question, late = conversation.questions[0], conversation.questions[1]
+    size = conversation.items[2].tokens
+    assert 3 in search(conversation, question, TURNS, {}, 3 * size)
+    found = search(conversation, question, TURNS, {3: size}, 5 * size)
+    assert 3 not in found, "what is resident is not brought in again"
+    assert sum(found.values()) <= 5 * size
+    assert search(conversation, question, TURNS, {}, 0) == {}
+    assert all(seq <= 60 for seq in search(conversation, late, 60, {}, 500)), "what was not said yet is not found"
+
+
 def test_the_fault_path_gets_the_rest_of_the_same_budget(conversation: Conversation) -> None:
     rule = eviction.policy_rule("fifo")
     outcomes = replay(conversation, rule, Timing(), fault_path=bm25_fault_path, resident_share=0.5)
