@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 
 from server.context import touches
 from server.database.address import EmbeddedAddress
+from server.settings import Settings
 from server.working_set.eviction import policies
 from tests.api.test_access import make_key, make_tenant
 from tests.api.test_constraints import chatter, decide
@@ -19,6 +21,7 @@ from tests.api.test_context import again, ask, context, written
 from tests.api.test_events import append, new_conversation
 from tests.api.test_pins import pin
 from tests.api.test_working_set import choose, log, read
+from tests.conftest import serving
 
 PASSPORT = "The passport lies in the blue drawer of the wardrobe."
 QUESTION = "Where does the passport lie?"
@@ -293,3 +296,25 @@ async def test_any_question_has_an_answer(client: httpx.AsyncClient, query: str)
     check(await context(client, conversation, query=query))
     empty = await new_conversation(client)
     assert (await context(client, empty, query=query))["messages"] == []
+
+
+async def test_where_memory_has_no_room_vectors_choose(
+    settings: Settings, address: EmbeddedAddress, admin_key: str
+) -> None:
+    small = msgspec.structs.replace(settings, search_bytes=4_000)
+    headers = {"authorization": f"Bearer {admin_key}"}
+    async with serving(small, address) as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+        other = await long_ago(client, PASSPORT, user="ada")
+        mine = await long_ago(client, "My other passport is green.", user="ada")
+        head = 0
+        for at in (other, mine):
+            head = (await context(client, at))["head"]
+            found = await context(client, at, query=QUESTION, min_seq=head)
+            check(found)
+            assert any("passport" in one for one in contents(found))
+        found = await context(client, mine, query=QUESTION, scope="user")
+        check(found)
+        [message] = [one for one in found["messages"] if one["content"] == PASSPORT]
+        assert (message["conversation_id"], message["seq"]) == (other, 2)
+        past = await context(client, mine, query=QUESTION, as_of=head - 20)
+        assert max(one["seq"] for one in past["messages"]) <= head - 20
