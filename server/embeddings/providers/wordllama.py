@@ -24,7 +24,6 @@ from server.working_set import tokens
 
 MODEL: Final = "l2_supercat_256"
 _MAX_CHARACTERS: Final = 32_000  # of a text: the rest changes a mean of thousands of words no more
-_AT_ONCE: Final = 4_096  # tokens, of which each takes a kilobyte
 _PIECE: Final = 2_000  # characters that the tokenizer gets at once: its cost grows faster than a long text does
 
 
@@ -85,25 +84,15 @@ class WordLlama:
             self._tokenizer.encode_batch_fast([piece for own in pieces for piece in own], add_special_tokens=False)
         )
         vectors = np.empty((len(texts), self._table.shape[1]), np.float32)
-        first = 0
-        ids: list[int] = []
-        starts: list[int] = []
         for row, own in enumerate(pieces):
-            starts.append(len(ids))
-            for _ in own:
-                ids += next(encoded).ids
-            if len(ids) == starts[-1]:
+            ids = [number for _ in own for number in next(encoded).ids]
+            if not ids:
                 raise TextRefused("the text has no token", details={"reason": "no_token"})
-            if len(ids) >= _AT_ONCE or row == len(pieces) - 1:
-                self._mean(ids, starts, vectors[first : row + 1])
-                first, ids, starts = row + 1, [], []
+            rows = self._table.take(ids, axis=0).astype(np.float32)
+            # A product with ones sums a short text's rows in a third of the time of a mean over them.
+            vectors[row] = np.ones(len(ids), np.float32) @ rows
+            vectors[row] /= len(ids)
         return vectors
-
-    def _mean(self, ids: list[int], starts: list[int], into: Vectors) -> None:
-        """Write the mean over each text's tokens; one call for many texts, and each text's sum is its own."""
-        rows = self._table[ids].astype(np.float32)
-        counts = np.diff([*starts, len(ids)]).astype(np.float32)
-        np.divide(np.add.reduceat(rows, starts, axis=0), counts[:, None], out=into)
 
     def close(self) -> None:
         """Nothing to do: the table is shared, and stays."""
