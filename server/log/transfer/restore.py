@@ -181,9 +181,10 @@ def _plan(salt: bytes, part: Part, here: _Known | None, known: dict[Conversation
     reached = head + len(new)
     if part.ended and reached < line.head:
         raise InvalidInput(f"{line.id} ends at seq {reached}, but its head is {line.head}: the export is damaged")
+    complete = reached >= line.head
     # Only a line after its last tells that no touches are to come: what was folded without them would stay so.
-    whole = reached >= line.head and part.ended
-    recorded_at = line.recorded_at if whole else new[-1].recorded_at if new else line.created_at
+    whole = complete and part.ended
+    recorded_at = line.recorded_at if complete else new[-1].recorded_at if new else line.created_at
     state = {
         "user_key": part.id.user_key,
         "id": part.id.uuid.hex,
