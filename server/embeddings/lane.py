@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
@@ -30,18 +30,26 @@ from server.embeddings.texts import TEXT_BUILDER
 from server.embeddings.versions import Version
 from server.embeddings.waiting import Taken, Urgency, Waiting
 from server.errors import DatabaseUnavailable, EmbeddingError, ModelRefused, ProviderUnavailable, TurnstoneError
+from server.operations import metrics
 
 logger = logging.getLogger(__name__)
 
 ROLE: Final = "turnstone_worker"
 _LINGER: Final = 0.1  # seconds in which further appends join a batch; a search that needs one does not wait for it
-_REST: Final = 2.0  # times the last batch's time, if that is longer: appends come first where processors are short
+# While requests are answered, a batch is followed by so many times the processor time that its thread took: they share
+# the interpreter, and come first. At a fifth of the time the default model still keeps up with what a process appends.
+_REST: Final = 4.0
 _STEP: Final = 0.2  # seconds that one batch should take, so that what is urgent is never far from its turn
 _CONVERSATIONS: Final = 128  # in one batch
 _TEXTS: Final = (16, 1024)  # in one batch, at least and at most
 _BUSY_PAUSE: Final = 0.05  # seconds until a conversation that another embedder had is looked at again
 _BACKOFF: Final = (0.5, 60.0)  # seconds, first and longest
 _KNOWN: Final = 20_000  # conversations whose progress is remembered
+
+
+def _timed(tenant: Tenant, model: Model, stretches: Sequence[pending.Stretch]) -> tuple[list[pending.Written], float]:
+    began = time.thread_time()
+    return make(tenant, model, stretches), time.thread_time() - began
 
 
 class _Wait(NamedTuple):
@@ -61,6 +69,7 @@ class Lane:
         self._waiting = Waiting()
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
+        self._asked_for = asyncio.Event()
         self._waits: dict[ConversationId, list[_Wait]] = {}
         self._known: OrderedDict[ConversationId, int] = OrderedDict()
         self._model: Model | None = None
@@ -123,6 +132,7 @@ class Lane:
             self._waiting.add(tenant, at, Urgency.ASKED)
         self._wake.set()
         self._full.set()
+        self._asked_for.set()
         try:
             await asyncio.gather(*waits)
         finally:
@@ -193,15 +203,16 @@ class Lane:
                 if taken is None:
                     await self._idle()
                     continue
-                began = time.monotonic()
                 try:
-                    await self._step(connection, self._model, kind, taken)
+                    worked = await self._step(connection, self._model, kind, taken)
                 except BaseException:
                     for at in taken.conversations:
                         self._waiting.add(taken.tenant, at, taken.urgency)
                     raise
+                if metrics.is_busy() and taken.urgency is not Urgency.ASKED:
+                    await self._rest(_REST * worked)
                 if taken.urgency is not Urgency.BACKLOG:
-                    await self._linger(max(_LINGER, _REST * (time.monotonic() - began)))
+                    await self._linger(_LINGER)
 
     @property
     def _texts(self) -> int:
@@ -235,7 +246,16 @@ class Lane:
                 async with asyncio.timeout(seconds):
                     await self._full.wait()
 
-    async def _step(self, connection: HotConnection, model: Model, kind: pending.VectorType, taken: Taken) -> None:
+    async def _rest(self, seconds: float) -> None:
+        """Leave the processor to others, unless a search waits."""
+        self._asked_for.clear()
+        if not self._waiting.urgent:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._asked_for.wait()
+
+    async def _step(self, connection: HotConnection, model: Model, kind: pending.VectorType, taken: Taken) -> float:
+        """Embed the next page of some conversations; returns the seconds of processor time that the thread took."""
         tenant, urgency, conversations = taken
         page = max(1, self._texts // len(conversations))
         found = await pending.read(connection, tenant, self.version.id, conversations, page=page)
@@ -244,10 +264,11 @@ class Lane:
         if found.busy:
             self._later(tenant, found.busy, urgency)
         come: dict[ConversationId, int] = {}
+        worked = 0.0
         if found.stretches:
             began = time.perf_counter()
             loop = asyncio.get_running_loop()
-            made = await loop.run_in_executor(self._thread, make, tenant, model, found.stretches)
+            made, worked = await loop.run_in_executor(self._thread, _timed, tenant, model, found.stretches)
             self._measure(made, time.perf_counter() - began)
             come = await pending.write(connection, tenant, self.version.id, kind, made)
             self._pause = _BACKOFF[0]
@@ -262,6 +283,7 @@ class Lane:
             elif at not in heads or (left := heads[at] - come.get(at, 0)) > 0:
                 self._waiting.add(tenant, at, urgency, left if at in heads else 0)
         self._observe()
+        return worked
 
     def _measure(self, made: Iterable[pending.Written], seconds: float) -> None:
         done = sum(len(one.seqs) for one in made)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from functools import cache
 from importlib.metadata import version
+from time import perf_counter
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ from server.database.connections import Database
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNMATCHED = "unmatched"
+_RECENT = 0.25  # seconds
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to Prometheus
@@ -104,8 +106,18 @@ def release() -> str:
 _children: dict[tuple[str, str, int], Histogram] = {}
 
 
+_answered = 0.0
+
+
+def is_busy() -> bool:
+    """Whether a request was answered in the last quarter of a second: then work that nobody waits for gives way."""
+    return perf_counter() - _answered < _RECENT
+
+
 def observe_request(route: str, method: str, status: int, seconds: float) -> None:
     """Count one request; ``status`` is the code, of which the class is kept."""
+    global _answered
+    _answered = perf_counter()
     key = (route, method, status // 100)
     child = _children.get(key)
     if child is None:
