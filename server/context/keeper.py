@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -31,6 +30,7 @@ from server.errors import DatabaseUnavailable, NotFound
 from server.log import retention
 from server.log.append import Committed
 from server.log.read import read_state
+from server.operations import metrics
 from server.working_set import tokens
 from server.working_set.fold import Fold
 
@@ -42,9 +42,8 @@ _GROWN_BYTES: Final = 4 * checkpoints.EVERY_TOKENS
 _NOTED: Final = 20_000  # conversations; the one that was noted first is forgotten first
 _PAGE: Final = 500
 _RETRY: Final = 5.0  # seconds
-# A fold holds the interpreter, and requests come first: a twentieth of the time while appends flow, else half of it.
+# A fold holds the interpreter, and requests come first: a twentieth of the time while requests are answered, else half.
 _BUSY, _IDLE = 19.0, 1.0
-_RECENT: Final = 1.0  # seconds
 
 _BEHIND: Final = Statement("""
 SELECT c.user_key, c.id FROM conversation c
@@ -70,11 +69,9 @@ class Keeper:
         self._noted: OrderedDict[Key, list[int]] = OrderedDict()  # events and bytes since the last checkpoint, about
         self._due: OrderedDict[Key, Tenant] = OrderedDict()
         self._woken = asyncio.Event()
-        self._appended = 0.0
 
     def grown(self, committed: Committed) -> None:
         """Note that a conversation has grown."""
-        self._appended = monotonic()
         key = (committed.tenant.id, committed.conversation)
         noted = self._noted.get(key)
         if noted is None:
@@ -175,8 +172,7 @@ class Keeper:
             await writer.drain()
 
     async def _pace(self, worked: float) -> None:
-        busy = monotonic() - self._appended < _RECENT
-        await asyncio.sleep(worked * (_BUSY if busy else _IDLE))
+        await asyncio.sleep(worked * (_BUSY if metrics.is_busy() else _IDLE))
 
     @asynccontextmanager
     async def _claim(self, tenant: Tenant, conversation: ConversationId) -> AsyncIterator[bool]:
