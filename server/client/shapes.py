@@ -71,6 +71,7 @@ class Message(msgspec.Struct):
     name: str | None = None
     content: Any = None
     call_id: str | None = None
+    conversation_id: str | None = None  # of another conversation of the user
 
 
 class Context(msgspec.Struct):
@@ -81,6 +82,7 @@ class Context(msgspec.Struct):
     tokens: int
     budget_tokens: int
     messages: list[Message]
+    type: str | None = None  # of the question
 
 
 class Found(msgspec.Struct):
@@ -89,7 +91,7 @@ class Found(msgspec.Struct):
     conversation_id: str
     seq: int
     id: str
-    score: float
+    score: float | None  # None for what its place in the log brought
     event: Event
 
 

@@ -87,7 +87,7 @@ class Composer:
                 type=wanted.type,
                 min_seq=wanted.min_seq if wanted.user is None else None,
                 until=hot.head if wanted.as_of is not None else None,
-                also_tokens=2 * limit,
+                also_tokens=limit,
                 explain=wanted.explain,
             ),
         )

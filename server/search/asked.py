@@ -56,7 +56,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """``user`` or ``conversation``, or neither: all of the tenant.
 
     ``until``: of a conversation, only what it held up to this seq. ``also_tokens``: what else was ranked is wanted too,
-    for a context of about so many tokens.
+    for a context of so many tokens.
     """
 
     query: str

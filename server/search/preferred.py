@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from server.retrieval.budget import preference
+from server.retrieval.budget import neighbourhoods, preference
 from server.retrieval.planner import Replanned
 from server.retrieval.query_types.wish import Wish
 from server.retrieval.ranking import Evidence
@@ -28,16 +28,20 @@ class Preferred(NamedTuple):
     tokens: int
 
 
-def preferred(wish: Wish, replanned: Replanned, tokens: int) -> list[Preferred]:
-    """Return what to show, best first, of about so many tokens: answers by their place in the log come first."""
-    if tokens <= 0 or not len(replanned.ranking.evidence.pool):
+def preferred(wish: Wish, replanned: Replanned, budget: int) -> list[Preferred]:
+    """Return what to show in a context of so many tokens, best first: answers by their place in the log come first.
+
+    There is twice as much as fits, since some of it may be shown already.
+    """
+    if budget <= 0 or not len(replanned.ranking.evidence.pool):
         return []
     evidence = replanned.ranking.evidence
     sizes = evidence.turns["tokens"]
     ranks = {name: _ranks(evidence, leg) for leg, name in _LEGS.items() if leg in evidence.features}
     first = [one for one in replanned.found if one.score is None or wish.coverage == "span"]
     chosen: dict[Key, Preferred] = {}
-    left = tokens
+    left = 2 * budget
+    neighbours = neighbourhoods(replanned.ranking.plan, budget)
 
     def take(key: Key, why: str, *, hit: bool) -> None:
         nonlocal left
@@ -48,7 +52,7 @@ def preferred(wish: Wish, replanned: Replanned, tokens: int) -> list[Preferred]:
 
     for number, one in enumerate(first, 1):
         take(one.key, f"newest {_nth(number)}" if one.score is None else _why(evidence, ranks, one.key), hit=True)
-    for key, beside in preference(replanned.ranking):
+    for key, beside in preference(replanned.ranking, neighbours):
         if left <= 0 or len(chosen) >= MOST:
             break
         why = _why(evidence, ranks, key) if beside is None else f"beside event {beside.seq}"
