@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -105,18 +106,18 @@ class Story:
 
     def to(self, state: str) -> Story:
         """Bring a new version to a state."""
-        steps = {
+        steps: dict[str, Callable[[], Command]] = {
             "draft": lambda: Add(number=2, name="new", space="space-2"),
             "writing": lambda: Start(name="new", plan=PLANS["minilm"]),
             "backfilling": Backfill,
             "verified": self.verify,
             "shadowing": lambda: Shadow(sample=1000),
-            "compared": self.compare,
+            "compared": lambda: self.compare(near=0.3),
             "ramping": lambda: Ramp(share=500),
             "holding": Cutover,
         }
         for name, step in steps.items():
-            self.do(step())  # type: ignore[operator]
+            self.do(step())
             if name == state:
                 return self
         raise ValueError(state)

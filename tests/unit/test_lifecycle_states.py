@@ -66,19 +66,13 @@ def test_nothing_changes_by_adding_planning_or_comparing() -> None:
 
 @pytest.mark.parametrize("state", RUNNING)
 def test_rollback_leaves_the_routing_as_it_was(state: str) -> None:
-    story = Story(thresholds={"near": 0.6}).to("draft")
-    before = story.routing
-    other = Story(thresholds={"near": 0.6})
-    other.to("shadowing").do(other.compare(near=0.3)) if state != "shadowing" else other.to(state)
-    if state in ("compared", "ramping", "holding"):
-        other.do(*{"compared": [], "ramping": [Ramp(share=500)], "holding": [Ramp(share=500), Cutover()]}[state])
-    elif state != "shadowing":
-        other = Story(thresholds={"near": 0.6}).to(state)
-    other.do(Rollback(reason="complaints"))
+    before = Story(thresholds={"near": 0.6}).to("draft").routing
+    story = Story(thresholds={"near": 0.6}).to(state)
+    story.do(Rollback(reason="complaints"))
 
-    assert structs.replace(other.routing, epoch=before.epoch) == before
-    assert other.states == {"old": "active", "new": "draft"}
-    assert "complaints" in other.history[-1].note
+    assert structs.replace(story.routing, epoch=before.epoch) == before
+    assert story.states == {"old": "active", "new": "draft"}
+    assert "complaints" in story.history[-1].note
 
 
 @pytest.mark.parametrize("state", RUNNING)
@@ -160,6 +154,12 @@ def test_no_reason_makes_an_incomplete_version_serve() -> None:
     assert story.code(Ramp(share=500, force="hurry")) == "candidate_behind"
     story.facts = structs.replace(story.facts, waiting=None)
     assert story.code(Ramp(share=500, force="hurry")) == "candidate_behind"
+
+
+def test_a_history_that_is_lost_is_no_evidence() -> None:
+    story = Story().to("ramping")
+    story.facts = structs.replace(story.facts, history=())
+    assert story.code(Cutover(force="hurry")) == "not_verified"
 
 
 def test_a_failed_verification_keeps_the_state_and_is_on_record() -> None:

@@ -140,10 +140,10 @@ def _lines(path: Path, progress: Progress | None) -> Iterator[Question | Unusabl
 
 def _locomo(path: Path, progress: Progress | None) -> Iterator[Question | Unusable]:
     """A malformed citation ("D8:6; D9:17", "D:11:26") gives what can be read of it; an unknown one is left out."""
-    samples = zip(read_elements(path, progress), read_locomo(path), strict=True)
-    for (number, data), conversation in samples:
-        known = {event.id for event in conversation.events}
-        where = f"record {number} ({conversation.origin_id})"
+    # Each is read to its end, so that no file stays open when a question is refused.
+    chats = [(chat.origin_id, {event.id for event in chat.events}) for chat in read_locomo(path)]
+    for (number, data), (origin, known) in zip(list(read_elements(path, progress)), chats, strict=True):
+        where = f"record {number} ({origin})"
         with problems_at(path, f"{where}, qa"):
             asked = _sample_decoder.decode(data).qa
         for place, fields in enumerate(asked):
@@ -154,8 +154,8 @@ def _locomo(path: Path, progress: Progress | None) -> Iterator[Question | Unusab
             cited = [f"D{int(a)}:{int(b)}" for text in one.evidence for a, b in _LOCOMO_ID.findall(text)]
             yield _question(
                 Question(
-                    id=f"{conversation.origin_id}:{place}",
-                    conversation=conversation.origin_id,
+                    id=f"{origin}:{place}",
+                    conversation=origin,
                     text=one.question,
                     evidence=tuple(name for name in dict.fromkeys(cited) if name in known),
                     category=LOCOMO_CATEGORIES[one.category],

@@ -99,7 +99,7 @@ def evidence(history: Sequence[Record], candidate: int) -> Evidence:
     for record in history:
         if record.version != candidate:
             continue
-        if record.action in ("start", "rollback"):
+        if record.action == "start":
             verified = compared = None
         elif record.action == "backfill":
             verified = None

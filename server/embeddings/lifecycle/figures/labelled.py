@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from server.embeddings.lifecycle.figures.intervals import Interval, Paired, paired
 from server.embeddings.lifecycle.figures.rankings import recall
-from server.embeddings.lifecycle.figures.segments import ALL
+from server.embeddings.lifecycle.figures.segments import apart
 
 K: Final = 10
 
@@ -40,5 +40,5 @@ def recalls(answers: Iterable[Answered], k: int = K) -> tuple[Recall, ...]:
         row = Paired(one.group, recall(one.old, one.evidence, k), recall(one.new, one.evidence, k))
         for name in one.segments:
             rows.setdefault(name, []).append(row)
-    ordered = sorted(rows, key=lambda name: (name != ALL, name))
-    return tuple(Recall(segment=name, k=k, interval=paired(rows[name])) for name in ordered)
+    shown = apart({name: len(found) for name, found in rows.items()})
+    return tuple(Recall(segment=name, k=k, interval=paired(rows[name])) for name in shown)

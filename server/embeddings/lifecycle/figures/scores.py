@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 _QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _LEAST: Final = 200  # scores
+_DECIMALS: Final = 9  # more are noise in single precision
+
+Floats = npt.NDArray[np.float64]
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
@@ -54,17 +58,20 @@ def recalibrate(name: str, threshold: float, old: Sequence[float], new: Sequence
         side = "below" if threshold < before[0] else "above"
         why = f"{threshold:g} is {side} all {len(before)} scores of the old version: no share of them tells its value"
         return Recalibrated(name=name, old=threshold, value=None, share=float(threshold < before[0]), why=why)
-    at = float(np.interp(threshold, before, _places(len(before))))
-    value = float(np.interp(at, _places(len(after)), after))
+    at = float(np.interp(threshold, *_places(before)))
+    scores, places = _places(after)
+    value = float(np.interp(at, places, scores))
     why = f"{1 - at:.1%} of {len(before)} old scores reach {threshold:.4g}, and as many of the new ones {value:.4g}"
     return Recalibrated(name=name, old=threshold, value=value, share=1 - at, why=why)
 
 
-def _places(count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return (np.arange(count) + 0.5) / count
+def _places(scores: Floats) -> tuple[Floats, Floats]:
+    """Return each different score, ascending, and the middle of its places, from 0 to 1."""
+    values, counts = np.unique(np.round(scores, _DECIMALS), return_counts=True)
+    return values, (np.cumsum(counts) - counts / 2) / len(scores)
 
 
-def _finite(scores: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _finite(scores: Sequence[float]) -> Floats:
     values = np.asarray(scores, np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError("scores must be finite numbers, and there must be some")

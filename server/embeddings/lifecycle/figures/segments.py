@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 ALL: Final = "all"
@@ -20,6 +20,11 @@ def segments(query_type: str, tenant: str, language: str, lengths: Iterable[int]
         named.append(f"language={language}")
     bands = sorted({_ceiling(length) for length in lengths})
     return (ALL, *named, *(f"length={band(ceiling)}" for ceiling in bands))
+
+
+def apart(sizes: Mapping[str, int]) -> list[str]:
+    """Return the segments to show of those with so many members, that of all first; no other that is all there is."""
+    return sorted((name for name in sizes if name == ALL or sizes[name] != sizes.get(ALL)), key=lambda n: (n != ALL, n))
 
 
 def band(characters: int) -> str:

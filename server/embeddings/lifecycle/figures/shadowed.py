@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from server.embeddings.lifecycle.figures.rankings import overlap, rank_biased_overlap, swaps
-from server.embeddings.lifecycle.figures.segments import ALL
+from server.embeddings.lifecycle.figures.segments import apart
 
 K: Final = 10
 Ids = tuple[str, ...]
@@ -95,6 +95,6 @@ def _by_segment(rows: Iterable[tuple[tuple[str, ...], Ids, Ids]], k: int) -> tup
             found.setdefault(name, []).append(figures)
     return tuple(
         Agreement(segment=name, searches=len(found[name]), overlap=means[0], rbo=means[1], swaps=means[2])
-        for name in sorted(found, key=lambda name: (name != ALL, name))
+        for name in apart({name: len(rows) for name, rows in found.items()})
         for means in [[float(value) for value in np.mean(found[name], axis=0)]]
     )
