@@ -17,8 +17,9 @@ install: .venv/installed ## Create .venv and install Turnstone into it
 serve: .venv/installed ## Start the server and its database on http://127.0.0.1:8420 (Ctrl-C stops both)
 	@.venv/bin/turnstone serve
 
+# Each process of tests has a PostgreSQL of its own.
 test: check ## Lint, format, strict types, import contracts, then all tests
-	$(RUN) pytest
+	$(RUN) pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/installed-dev ## All of `make test` but the tests
 	$(RUN) ruff check .
