@@ -11,6 +11,8 @@ from server.database.ids import ConversationId, user_key, uuid7
 
 CONVERSATION = "COPY conversation (user_key, id, tenant_id, user_id, head, recorded_at, created_at) FROM STDIN"
 EVENT = "COPY event (user_key, conversation, seq, recorded_at, occurred_at, tenant_id, type, role, content) FROM STDIN"
+# Loaded events count as embedded: a backlog of millions would be worked off beside what is measured.
+PROGRESS = "COPY embedding_progress (user_key, conversation, version, tenant_id, seq) FROM STDIN"
 _WORDS = """
     the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not
     what all were we when your can said there use an each which she do how their if will up other about out many then
@@ -35,6 +37,7 @@ def load(
     generator = random.Random(1)
     texts = contents(generator, 2000)
     tails = [f"\t2026-01-01\t2026-01-01\t{tenant}\tmessage\t{role}\t{text}\n" for text in texts for role in _ROLES]
+    versions = [row[0] for row in connection.execute("SELECT unnest(written) FROM embedding_routing").fetchall()]
     done, sample = 0, []
     while done < events:
         # Whole conversations in blocks, so that neither list grows with the number of events.
@@ -52,6 +55,9 @@ def load(
             with cursor.copy(EVENT) as copy:
                 for at, length in block:
                     copy.write("".join(_rows(at, length, tails, generator)))
+            with cursor.copy(PROGRESS) as copy:
+                for (key, uuid), length in block:
+                    copy.write("".join(f"{key}\t{uuid}\t{version}\t{tenant}\t{length}\n" for version in versions))
         connection.commit()
         sample += [at for at, length in block if length >= 50][:64]
         done += size
