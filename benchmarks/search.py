@@ -124,6 +124,8 @@ def _bulk(serving: Serving, words: Words, events: int) -> None:
     if events <= 0:
         return
     with _superuser(serving) as connection:
+        # A live HNSW index takes inserts at less than a thousand a second; searches of one user never read it.
+        connection.execute("DROP INDEX IF EXISTS embedding_v1_hnsw")
         bulk.load(connection, salt=_salt(connection), events=events)
         _embed(connection, words)
 
