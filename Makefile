@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer; everything else goes into .venv. `make` alone lists what there is to run.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format soak bench-append bench-context bench-eviction bench-retrieval bench-search clean
+.PHONY: help install serve test check format soak bench-append bench-context bench-eviction bench-migration bench-retrieval bench-search clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -37,11 +37,14 @@ soak: .venv/installed-dev ## The crash test for 20 rounds instead of 3
 bench-eviction: .venv/installed-bench ## Evidence recall of each eviction policy; DATA=path to LoCoMo, LongMemEval or JSON lines
 	$(RUN) benchmarks.eviction "$(DATA)" $(ARGS)
 
-bench-append: .venv/installed ## Appends and reads over HTTP, against pgbench on the same database (4 minutes)
+bench-append: .venv/installed ## Appends and reads over HTTP, against pgbench on the same database; items against events (6 minutes)
 	$(RUN) benchmarks.append
 
 bench-context: .venv/installed ## Working sets and contexts over HTTP, against a static route; a million events (12 minutes)
 	$(RUN) benchmarks.context $(ARGS)
+
+bench-migration: .venv/installed ## A whole embedding migration on live traffic, from add to contract; DATA=path to LoCoMo, ARGS=--quick
+	$(RUN) benchmarks.migration "$(DATA)" $(ARGS)
 
 bench-retrieval: .venv/installed ## Evidence found by searches over HTTP; DATA="paths to LoCoMo or LongMemEval", ARGS=--ablate
 	$(RUN) benchmarks.retrieval $(DATA) $(ARGS)

@@ -1,4 +1,5 @@
-"""Appends and reads over HTTP against pgbench and bare psycopg, on the same database with the same durability.
+"""Appends and reads over HTTP against pgbench and bare psycopg, on the same database with the same durability; and
+items, as OpenAI's SDK asks for them, against the same calls in our own words.
 
 Each ratio compares two runs of the same round, moments apart, and the tables show medians over the rounds: on a shared
 machine absolute rates come and go, ratios much less.
@@ -18,9 +19,9 @@ import psutil
 import psycopg
 from rich.console import Console
 
-from benchmarks import bulk, generators, pgbench, report
+from benchmarks import bulk, generators, items, pgbench, report
 from benchmarks.bare import Orders as BareOrders
-from benchmarks.load import Orders
+from benchmarks.load import TEXT, Orders
 from benchmarks.measure import Measured, measure
 from benchmarks.serving import Serving, scratch
 
@@ -28,10 +29,6 @@ CONNECTIONS = (1, 8, 16, 32)
 BATCHING = (1, 8)
 READING = (1, 8, 32)
 BATCH = 100
-TEXT = (
-    "I moved to Lisbon in the spring, and the first thing I did was to look for a climbing gym near the river; "
-    "do you remember which one you told me about?"
-)
 READ_LENGTH = 200  # events of the conversations that are read
 
 
@@ -195,8 +192,11 @@ def main(seconds: float, rounds: int, loaded: int, workers: int, generator: str)
                 compare(bench, runs, console, first=number == 0)
         if loaded:
             _compare_loaded(directory, generate, seconds, rounds, loaded, flags, runs, console)
+        compared = items.compare(directory, seconds, rounds, flags)
     result.runs = {f"{name} x{connections}": several for (name, connections), several in runs.items()}
     report.show(console, result)
+    console.print(items.table(compared))
+    result.runs |= {f"{call} {view} x{connections}": several for (call, connections, view), several in compared.items()}
     console.print(f"\nwritten: {report.write(result)}", highlight=False)
 
 

@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bulk, generators
-from benchmarks.append import TEXT
-from benchmarks.load import Orders
+from benchmarks.load import TEXT, Orders
 from benchmarks.measure import Measured, measure
 from benchmarks.serving import Serving, scratch
 from server.database.ids import ConversationId, uuid7

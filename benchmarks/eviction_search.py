@@ -13,6 +13,7 @@ from server.retrieval import planner
 from server.retrieval.budget import neighbourhoods, preference
 from server.retrieval.classify import classify
 from server.retrieval.index import Index
+from server.retrieval.newness import NEWNESS, Newness, newer_first
 from server.retrieval.plan import PLANS
 from server.retrieval.ranking import Ranking
 from server.retrieval.turns import Key
@@ -21,11 +22,12 @@ from server.retrieval.turns import Key
 class SearchFaultPath:
     """Brings back what the server's search would, best first, as far as there is room.
 
-    ``model``: "static" or "minilm".
+    ``model``: "static" or "minilm". ``newness``: what being new counts, the server's unless given; None for nothing.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, newness: Newness | None = NEWNESS) -> None:
         self._plan = PLANS[model]
+        self._newness = newness
         self._embed: Embed = embedder(model)
         self._indexes: dict[str, Index] = {}
         self._vectors: dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
@@ -48,6 +50,8 @@ class SearchFaultPath:
         known = (conversation.name, question.text, head, neighbours)
         if known not in self._orders:
             ranking, first = self._ranking(conversation, question, head)
+            if self._newness is not None:
+                ranking = newer_first(ranking, self._newness)
             order = dict.fromkeys([*first, *(key for key, _ in preference(ranking, neighbours))])
             self._orders[known] = [key.seq for key in order]
         return self._orders[known]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -15,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import generators
-from benchmarks.append import TEXT
-from benchmarks.load import Orders
+from benchmarks.load import TEXT, Orders
 from benchmarks.measure import Measured, measure
 from benchmarks.serving import Serving, scratch
 
@@ -74,34 +74,49 @@ def median(runs: Sequence[Measured], of: str) -> float:
     return statistics.median(run.python + run.postgres if of == "cost" else getattr(run.figures, of) for run in runs)
 
 
-@click.command()
-@click.option("--seconds", default=2.0, show_default=True, help="How long each run lasts.")
-@click.option("--rounds", default=5, show_default=True, help="How often everything is repeated; figures are medians.")
-def main(seconds: float, rounds: int) -> None:
-    """Measure items against events."""
+Compared = Mapping[tuple[str, int, str], list[Measured]]
+
+
+def compare(directory: Path, seconds: float, rounds: int, flags: Sequence[str] = ()) -> Compared:
+    """Measure each call in both words, in turns, on a server of its own: by call, connections, and words."""
     runs: defaultdict[tuple[str, int, str], list[Measured]] = defaultdict(list)
-    with scratch() as directory, Serving(directory / "items") as serving:
+    with Serving(directory / "items", flags=list(flags)) as serving:
         items = Items(serving, seconds)
         for number in range(rounds):
             for call in CALLS:
                 for connections in CONNECTIONS:
                     for view in ("events", "items") if number % 2 else ("items", "events"):
                         runs[call, connections, view].append(items.run(call, view, connections))
-    table = Table(title="items against events")
+    return runs
+
+
+def table(runs: Compared) -> Table:
+    """Return the figures; costs are the server's processor time for one call, in microseconds."""
+    shown = Table(title="\nItems (OpenAI's Conversations API) against events", title_justify="left", title_style="bold")
     for column in ("", "events/s", "items/s", "rate", "cost of an event", "of an item", "cost"):
-        table.add_column(column, justify="right")
+        shown.add_column(column, justify="right")
     for call in CALLS:
         for connections in CONNECTIONS:
             events, seen = runs[call, connections, "events"], runs[call, connections, "items"]
             rates, costs = ([median(one, of) for one in (events, seen)] for of in ("rate", "cost"))
-            table.add_row(
+            shown.add_row(
                 f"{call} x{connections}",
                 *(f"{rate:,.0f}" for rate in rates),
                 f"{rates[1] / rates[0]:.2f}",
                 *(f"{cost:,.0f} us" for cost in costs),
                 f"{costs[1] / costs[0]:.2f}",
             )
-    Console(width=120).print(table)
+    return shown
+
+
+@click.command()
+@click.option("--seconds", default=2.0, show_default=True, help="How long each run lasts.")
+@click.option("--rounds", default=5, show_default=True, help="How often everything is repeated; figures are medians.")
+def main(seconds: float, rounds: int) -> None:
+    """Measure items against events, and nothing else of benchmarks/append.py."""
+    with scratch() as directory:
+        compared = compare(directory, seconds, rounds)
+    Console(width=120).print(table(compared))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ import msgspec
 import psutil
 import uvloop
 
+TEXT = (
+    "I moved to Lisbon in the spring, and the first thing I did was to look for a climbing gym near the river; "
+    "do you remember which one you told me about?"
+)
+
 
 class Orders(msgspec.Struct):
     """What to send: connection ``i`` repeats ``requests[i % len(requests)]``; times are in seconds."""

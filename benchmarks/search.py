@@ -27,7 +27,7 @@ from benchmarks.serving import Serving, scratch
 from server.database.ids import user_key, uuid7
 from server.embeddings.model import open_model
 from server.embeddings.versions import DEFAULT_SPEC
-from server.search.wide import CANDIDATES
+from server.search.wide import CANDIDATES, SCAN
 
 SMALL: Final = 700
 LARGE: Final = 100_000
@@ -274,8 +274,7 @@ def _recall(serving: Serving, questions: Sequence[str]) -> float:
                 connection.execute("SET LOCAL enable_indexscan = off")
                 exact = set(connection.execute(near, (vector, 10)).fetchall())
             with connection.transaction():
-                connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-                connection.execute("SET LOCAL hnsw.ef_search = 800")
+                connection.execute(SCAN)
                 connection.execute("SET LOCAL enable_seqscan = off")
                 found.append(len(exact & set(connection.execute(near, (vector, CANDIDATES)).fetchall())) / len(exact))
     return statistics.mean(found)

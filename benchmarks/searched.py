@@ -19,8 +19,8 @@ from server.app import create_app
 from server.cli import main as turnstone
 from server.embeddings import relations
 from server.embeddings.providers import Spec
-from server.retrieval.plan import DEFAULT, Plan, plan_for
-from server.search import search
+from server.retrieval import planner
+from server.retrieval.plan import Plan
 from server.serve import http
 
 _off: list[str] = []
@@ -56,8 +56,8 @@ def main() -> None:
         return app
 
     cast("Any", http).create_app = with_route
-    cast("Any", search).plan_for = lambda model: _without(plan_for(model))
-    cast("Any", search).DEFAULT = _without(DEFAULT)
+    plan = planner.plan
+    cast("Any", planner).plan = lambda classified, default: plan(classified, _without(default))
     turnstone(["serve", *arguments], prog_name="turnstone")
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Integer,
@@ -72,17 +73,69 @@ embedding_routing = Table(
     Column("active", Integer, ForeignKey("embedding_version.id"), nullable=False),
     Column("candidate", Integer, ForeignKey("embedding_version.id")),
     Column(
-        "ramp", Integer, nullable=False, server_default=text("0"), comment="percent of users that read the candidate"
+        "ramp",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="basis points of the users that read the candidate",
+    ),
+    Column(
+        "shadow",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="basis points of the searches that the candidate answers too, unseen",
+    ),
+    Column(
+        "paused", Boolean, nullable=False, server_default=text("false"), comment="background work of a migration waits"
     ),
     Column("salt", LargeBinary, nullable=False, comment="chooses those users"),
     Column("written", ARRAY(Integer), nullable=False, comment="the versions that every writer covers"),
     Column(
-        "tuning", Text, nullable=False, server_default=text("'{}'"), comment="JSON: weights and thresholds by version"
+        "tuning",
+        Text,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="JSON: weights and thresholds of each version",
     ),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("singleton", name="singleton"),
-    CheckConstraint("ramp BETWEEN 0 AND 100", name="ramp"),
+    CheckConstraint("ramp BETWEEN 0 AND 10000", name="ramp"),
+    CheckConstraint("shadow BETWEEN 0 AND 10000", name="shadow"),
     CheckConstraint("active = ANY (written)", name="active"),
+)
+
+# Of the whole database: no row names a tenant, a user or a text.
+embedding_history = Table(
+    "embedding_history",
+    metadata,
+    Column("id", BigInteger, Identity(always=False), primary_key=True),
+    Column("epoch", BigInteger, nullable=False, comment="the routing's, after it"),
+    Column("action", Text, nullable=False),
+    Column("version", Integer, ForeignKey("embedding_version.id"), nullable=False, comment="whom it was about"),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("who", Text, nullable=False, comment="name and id of the key"),
+    Column("note", Text, nullable=False),
+    Column("done", Boolean, nullable=False, comment="false: gates failed, and nothing was changed"),
+    Column("forced", Text, comment="the reason given for going on all the same"),
+    Column("detail", Text, nullable=False, server_default=text("'{}'"), comment="JSON: gates, figures, thresholds"),
+)
+
+# The processes that backfill, each with what it does and why it waits; one that was killed is not seen any more.
+embedding_worker = Table(
+    "embedding_worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("embedded", BigInteger, nullable=False, server_default=text("0"), comment="events, since it began"),
+    Column("rate", Double, nullable=False, server_default=text("0"), comment="events a second, in its last window"),
+    Column("duty", Double, nullable=False, server_default=text("1"), comment="share of the time that it works, 0 to 1"),
+    Column("quiet_ms", Double, comment="the p99 of live requests without a backfill, which it measures by"),
+    Column("why", Text, nullable=False, server_default=text("''"), comment="why it works at this pace, or waits"),
 )
 
 # What is pending is derived: the events of a conversation beyond this. So an event is pending durably from its append's

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from litestar import Litestar
 
@@ -15,11 +16,14 @@ from server.api import (
     context,
     conversations,
     docs,
+    embeddings,
     events,
     failures,
+    golden,
     health,
     items,
     keys,
+    migration_steps,
     policies,
     search,
     stream,
@@ -40,7 +44,12 @@ from server.context.snapshots import Recorder
 from server.context.touches import Toucher
 from server.database.address import Address
 from server.database.connections import Database
+from server.database.ids import uuid7
+from server.embeddings.backfill.kept import KeptBackfill
 from server.embeddings.embedder import Embedder
+from server.embeddings.lifecycle.facts import Rules
+from server.embeddings.migration.control import Migration
+from server.embeddings.migration.measuring import Measuring
 from server.log import retention
 from server.log.append import Appender
 from server.log.follow import Follower
@@ -52,6 +61,7 @@ from server.operations.requests import observe
 from server.search.indexes import Indexes
 from server.search.near import Builder
 from server.search.search import Searcher
+from server.search.shadow import Shadow
 from server.settings import Settings
 
 
@@ -60,6 +70,7 @@ def create_app(settings: Settings, address: Address) -> Litestar:
     database = Database(address, pool_size=settings.pool_size)
     heads = Heads(database)
     tails = Tails(database, heads, settings.cache_bytes // 4)
+    deletions = Deletions(database, settings.cache_bytes // 64)
     # One thread: folding holds the interpreter, and two would only take turns.
     folding = ThreadPoolExecutor(1, thread_name_prefix="folding")
     keeper = Keeper(database, folding)
@@ -68,14 +79,18 @@ def create_app(settings: Settings, address: Address) -> Litestar:
     )
     metrics.watch_cache("tails", tails)
     metrics.watch_cache("working_set", working_sets)
-    embedder = Embedder(database, key=settings.provider_key, writes=settings.embedder == "on")
+    identity = uuid7()
+    embedder = Embedder(database, identity=identity, key=settings.provider_key, writes=settings.embedder == "on")
     indexes = Indexes(database, settings.search_bytes)
     metrics.watch_cache("search", indexes)
     builder = Builder(address)
     reach = Reach(database)
     toucher = Toucher(database)
-    searcher = Searcher(database, embedder, indexes, builder)
-    listeners = [tails.on_append, working_sets.on_append, embedder.on_append, reach.on_append]
+    shadow = Shadow(database, keep_text=settings.shadow_text == "on")
+    searcher = Searcher(database, embedder, indexes, builder, shadow)
+    rules = Rules(grace=timedelta(hours=settings.migration_grace_hours))
+    migration = Migration(database, embedder, key=settings.provider_key, rules=rules)
+    listeners = [tails.on_append, deletions.on_append, working_sets.on_append, embedder.on_append, reach.on_append]
     appender = Appender(database, lanes=settings.append_lanes, on_append=listeners)
     parts = Services(
         settings=settings,
@@ -85,7 +100,7 @@ def create_app(settings: Settings, address: Address) -> Litestar:
         follower=Follower(database),
         heads=heads,
         tails=tails,
-        deletions=Deletions(database, settings.cache_bytes // 64),
+        deletions=deletions,
         working_sets=working_sets,
         control=Control(working_sets, appender),
         reach=reach,
@@ -93,6 +108,8 @@ def create_app(settings: Settings, address: Address) -> Litestar:
         recorder=Recorder(database),
         embedder=embedder,
         searcher=searcher,
+        migration=migration,
+        measuring=Measuring(database, embedder, migration, searcher, key=settings.provider_key),
     )
 
     @asynccontextmanager
@@ -104,13 +121,22 @@ def create_app(settings: Settings, address: Address) -> Litestar:
             asyncio.create_task(embedder.run(), name="embedder"),
             asyncio.create_task(indexes.warm(), name="warm"),
         ]
+        if settings.embedder == "on":
+            kept = KeptBackfill(
+                database,
+                lambda: embedder.registered,
+                key=settings.provider_key,
+                log_level=settings.log_level,
+                log_format=settings.log_format,
+            )
+            background.append(asyncio.create_task(kept.run(), name="backfill"))
         if settings.retention_interval:
             keeping = retention.run_forever(
                 database, interval=settings.retention_interval, idempotency_hours=settings.idempotency_hours
             )
             background.append(asyncio.create_task(keeping, name="retention"))
         try:
-            async with lease.lease(database):
+            async with lease.lease(database, identity):
                 yield
         finally:
             await parts.appender.drain()
@@ -122,6 +148,9 @@ def create_app(settings: Settings, address: Address) -> Litestar:
             await parts.recorder.drain()
             folding.shutdown(wait=False)
             await builder.drain()
+            await parts.measuring.drain()
+            await shadow.drain()
+            searcher.close()
             indexes.close()
             await database.close()
 
@@ -135,6 +164,9 @@ def create_app(settings: Settings, address: Address) -> Litestar:
         *context.HANDLERS,
         *policies.HANDLERS,
         *search.HANDLERS,
+        *embeddings.HANDLERS,
+        *migration_steps.HANDLERS,
+        *golden.HANDLERS,
         *users.HANDLERS,
         *transfer.HANDLERS,
         *tenants.HANDLERS,

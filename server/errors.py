@@ -10,7 +10,8 @@ TurnstoneError
 ├── Conflict              409
 │   ├── StaleHead         409  ``expected_head`` is not the head
 │   ├── IdConflict        409  the event id is taken by another body
-│   └── TenantNotEmpty    409  an export of another tenant cannot keep its ids here
+│   ├── TenantNotEmpty    409  an export of another tenant cannot keep its ids here
+│   └── MigrationRefused  409  a step of an embedding migration may not be taken now; each reason has its own code
 ├── TooLarge              413
 ├── RateLimited           429  over the key's limit
 ├── Rebuilding            503  what memory holds of a long conversation is being made anew; how far is said
@@ -37,7 +38,7 @@ class TurnstoneError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
     def __init__(
         self,
@@ -92,6 +93,14 @@ class IdConflict(Conflict):
 
 class TenantNotEmpty(Conflict):
     code = "tenant_not_empty"
+
+
+class MigrationRefused(Conflict):
+    code = "migration_refused"
+
+    def __init__(self, code: str, message: str, gates: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message, details={"gates": gates} if gates else None)
+        self.code = code
 
 
 class TooLarge(TurnstoneError):

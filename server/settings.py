@@ -58,6 +58,8 @@ TABLE: tuple[Setting, ...] = (
     Setting("cache_bytes", int, 64 * 1024 * 1024, "Memory for hot conversations, in bytes, of each server process."),
     Setting("embedder", str, "on", "off: this server embeds no new events; another one on its database must."),
     Setting("provider_key", str, None, "The API key that an embedding provider is sent; from the environment only."),
+    Setting("shadow_text", str, "off", "on: the shadow of a migration keeps the questions that it compares."),
+    Setting("migration_grace_hours", int, 72, "How long a replaced embedding version is kept before `contract`."),
     Setting("search_bytes", int, 256 * 1024 * 1024, "Memory for search indexes, in bytes, of each server process."),
     Setting("log_level", str, "info", "debug, info, warning or error."),
     Setting("log_format", str, "auto", "json, console, or auto: console on a terminal."),
@@ -86,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     search_bytes: int
     embedder: str
     provider_key: str | None
+    shadow_text: str
+    migration_grace_hours: int
     log_level: str
     log_format: str
     log_requests: str
@@ -94,11 +98,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "embedder": ("on", "off"),
+    "shadow_text": ("on", "off"),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "json", "console"),
     "log_requests": ("all", "slow", "none"),
 }
-_MAY_BE_ZERO = {"port", "retention_interval"}
+_MAY_BE_ZERO = {"port", "retention_interval", "migration_grace_hours"}
 
 
 def load(flags: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,12 +15,19 @@ import numpy as np
 
 
 class EmbeddingServer:
-    """What it does is changed while it runs: ``seed`` makes another model, ``statuses`` are answered first."""
+    """What it does is changed while it runs: ``seed`` makes another model, ``statuses`` are answered first.
+
+    It answers while ``open`` is set, each request after ``seconds``.
+    """
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
         self.seed = 0
         self.statuses: list[int] = []
+        self.headers: dict[str, str] = {}
+        self.open = threading.Event()
+        self.open.set()
+        self.seconds = 0.0
         self.down = False
         self.poison: str | None = None
         self.spoil: Callable[[list[list[float]]], Any] | None = None
@@ -61,16 +69,26 @@ def embedding_server(dimensions: int = 8) -> Iterator[EmbeddingServer]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             status, answer = server.answer(body, self.headers.get("authorization"))
+            if server.seconds:
+                time.sleep(server.seconds)
+            server.open.wait()
             data = json.dumps(answer).encode()
             self.send_response(status)
+            for name, value in server.headers.items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked has given up, or was killed
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            pass  # who asked was killed
+
+    http = Server(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -78,6 +96,7 @@ def embedding_server(dimensions: int = 8) -> Iterator[EmbeddingServer]:
     try:
         yield server
     finally:
+        server.open.set()
         http.shutdown()
         http.server_close()
         thread.join()

@@ -30,4 +30,4 @@ class Caller(NamedTuple):
         """Raise Forbidden unless this is an admin key of the operator's tenant, which manages the others."""
         self.require("admin")
         if not self.tenant.operator:
-            raise Forbidden("only an admin key of the operator's tenant may manage tenants")
+            raise Forbidden("only an admin key of the operator's tenant may manage tenants and embeddings")

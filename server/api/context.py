@@ -15,7 +15,8 @@ from server.api.events import ConversationPath, parse_as_of
 from server.api.search import MAX_QUERY
 from server.api.working_set import MinSeq
 from server.context.composing import Wanted
-from server.context.record import ContextReply
+from server.context.formats.known import NEWEST, Format
+from server.context.record import ContextReply, FormattedReply
 from server.context.snapshots import parse_snapshot_id, read_snapshot
 from server.context.touches import MAX_TOUCHED
 from server.errors import Conflict, InvalidInput, NotFound
@@ -71,6 +72,15 @@ class AskContext(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Meta(description="The context as it would have been at a seq, or at a time (RFC 3339).", examples=[3]),
     ] = None
     explain: Annotated[bool, Meta(description="Say what is not shown and why, what left last, what is next.")] = False
+    format: Annotated[
+        Format,
+        Meta(
+            description="Whose messages: `events` are ours, one for each event. `openai` are those of Chat "
+            "Completions, `openai-responses` the input items of Responses, `anthropic` those of Messages, with "
+            "`system` apart. These are valid as they are, tool calls with results; `sources` names each one's events.",
+            examples=["openai"],
+        ),
+    ] = "events"
 
 
 class SnapshotPath(msgspec.Struct):
@@ -88,7 +98,8 @@ _ask = msgspec.json.Decoder(AskContext)
         summary="Assemble a context",
         tag="Context",
         description="Pins and the working set, in order, within the budget, each message with its reason. What was "
-        "answered is kept under its `snapshot_id`, without its texts, which stay in the log.",
+        "answered is kept under its `snapshot_id`, without its texts, which stay in the log. With a `format`, the "
+        "messages are those of a model's API.",
         request=AskContext,
         examples={
             "as it is": {},
@@ -96,8 +107,16 @@ _ask = msgspec.json.Decoder(AskContext)
             "a small one": {"budget_tokens": 500, "explain": True},
             "after a use": {"used": [1]},
             "of the past": {"as_of": 2},
+            "for Chat Completions": {"format": "openai"},
+            "for Anthropic": {"format": "anthropic", "query": "Where did I move to?"},
         },
-        responses={200: Answer(body=ContextReply, links={"get_context": {"snapshot": "$response.body#/snapshot_id"}})},
+        responses={
+            200: Answer(
+                body=(ContextReply, FormattedReply),
+                description="What a model should see: events, or with `format` the messages of its API.",
+                links={"get_context": {"snapshot": "$response.body#/snapshot_id"}},
+            )
+        },
         path=ConversationPath,
         errors=[NotFound, Conflict],
     ),
@@ -128,6 +147,7 @@ async def make_context(request: Call, conversation: FromPath[str]) -> Response[b
         min_seq=None if command.used else command.min_seq,
         as_of=as_of,
         explain=command.explain,
+        format=NEWEST[command.format],
     )
     answered = await parts.composer.compose(caller.tenant, at, wanted)
     return reply_encoded(await parts.recorder.add(caller.tenant, at, answered))
@@ -151,7 +171,7 @@ def _check_question(command: AskContext) -> None:
         tag="Context",
         description="The answer as it was given, byte for byte. What has been erased since has only its place left, "
         "and `erased` names it.",
-        responses={200: ContextReply},
+        responses={200: Answer(body=(ContextReply, FormattedReply), description="The answer, as it was given.")},
         path=SnapshotPath,
         errors=[NotFound],
     ),

@@ -25,7 +25,7 @@ from server.api.edge import (
     services,
 )
 from server.api.events import AppendHeaders, ConversationPath, check_key
-from server.api.new_items import MAX_ITEMS, NewItem, attempt_number, events_of
+from server.api.new_items import MAX_ITEMS, NewItem, attempt_number, events_of, openai_statuses
 from server.database.ids import ConversationId, parse_conversation_id
 from server.errors import InvalidInput, NotFound, TooLarge
 from server.log import conversations
@@ -241,14 +241,16 @@ async def create_conversation(request: Call) -> Response[bytes]:
     caller = await admit(request, "append")
     parts = services(request)
     body = await read_body(request)
-    command = decode_bytes(body or b"{}", _create)
-    first = events_of(command.items, max_bytes=parts.settings.max_event_bytes) if command.items else []
+    with openai_statuses(wanted=attempt_number(request) is not None):  # this path is also the native one
+        command = decode_bytes(body or b"{}", _create)
+        first = events_of(command.items, max_bytes=parts.settings.max_event_bytes) if command.items else []
+        metadata = _object(command.metadata) or "{}"
     key = header(request, b"idempotency-key")
     made = await conversations.create(
         parts.database,
         caller.tenant,
         user=_plain(command.user, "user"),
-        metadata=_object(command.metadata) or "{}",
+        metadata=metadata,
         origin_id=_plain(command.origin_id, "origin_id"),
         idempotency_key=check_key(key) if key is not None else None,
         body=body,
@@ -325,10 +327,9 @@ async def get_conversation(request: Call, conversation: FromPath[str]) -> Respon
 )
 async def update_conversation(request: Call, conversation: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "append")
-    command = await decode(request, _describe)
-    return await _changed(
-        request, caller.tenant, conversation_id(conversation), metadata=_object(command.metadata) or "{}"
-    )
+    with openai_statuses(wanted=attempt_number(request) is not None):
+        metadata = _object((await decode(request, _describe)).metadata) or "{}"
+    return await _changed(request, caller.tenant, conversation_id(conversation), metadata=metadata)
 
 
 @put(

@@ -29,6 +29,7 @@ TAGS: Final = {
     "Constraints": "Standing instructions and preferences: recognised, confirmed or dismissed, and never dropped.",
     "Context": "What a model should see now, and what it saw then.",
     "Search": "The events that may hold a question's answer, by words and by meaning, and why each is there.",
+    "Embeddings": "Embedding versions and the migration from one to the next; with an operator's admin key.",
     "Users": "The end users that conversations belong to.",
     "Erasure": "Erase an event, a conversation or a user for good, and let retention do it after a time.",
     "Tenants": "The isolated customers of this server; managed with an operator's admin key.",

@@ -84,7 +84,7 @@ class ErrorReply(msgspec.Struct):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A success of which more needs saying; ``body`` None means no JSON schema.
+    """A success of which more needs saying; ``body`` None means no JSON schema, several mean any of these.
 
     ``links`` maps the operations that take what is answered here to their parameters, as OpenAPI's runtime expressions.
     """
@@ -95,6 +95,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     examples: Mapping[str, object] = {}
     headers: Mapping[str, str] = {}
     links: Mapping[str, Mapping[str, str]] = {}
+
+    @property
+    def bodies(self) -> tuple[Any, ...]:
+        """The types of its body."""
+        return self.body if isinstance(self.body, tuple) else (self.body,)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +116,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     def types(self) -> list[Any]:
         """Return every type whose schema the route refers to."""
-        return [self.request, *(answer.body for answer in self.answers.values())]
+        return [self.request, *(body for answer in self.answers.values() for body in answer.bodies)]
 
 
 def document(
@@ -280,7 +285,9 @@ def _describe(operation: dict[str, Any], route: Route, schema: Callable[[Any], d
                 name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
             }
         if answer.body is not None:
-            response["content"] = {answer.media_type: _content(schema(answer.body), answer.examples)}
+            schemas = [schema(body) for body in answer.bodies]
+            either = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+            response["content"] = {answer.media_type: _content(either, answer.examples)}
         elif answer.media_type != "application/json":
             response["content"] = {answer.media_type: _content({"type": "string"}, answer.examples)}
         if answer.links:

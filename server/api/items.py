@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -28,20 +27,20 @@ from server.api.edge import (
     services,
 )
 from server.api.events import AppendHeaders, ConversationPath, check_key
-from server.api.new_items import MAX_ITEMS, NewItem, attempt_number, events_of
+from server.api.new_items import MAX_ITEMS, NewItem, attempt_number, events_of, openai_statuses
 from server.database.ids import ConversationId, parse_event_id
 from server.database.tenant import Tenant
-from server.errors import BadRequest, Conflict, IdConflict, IdempotencyMismatch, InvalidInput, NotFound
+from server.errors import BadRequest, Conflict, IdConflict, InvalidInput, NotFound
 from server.items.ids import event_id
 from server.items.kinds import SHOWN
+from server.items.views import view
 from server.items.writing import Encoded, encode
 from server.log import conversations
 from server.log.append import Idempotency
 from server.log.events import deletion_of
-from server.log.read import read_event
 from server.log.retries import Attempt
 from server.log.stored import StoredEvent
-from server.log.undeleted import is_deleted, read_undeleted
+from server.log.undeleted import read_undeleted, read_undeleted_event
 
 _ITEM: Final = "msg_0196996af0f07c3a9f4e5d6c7b8a9012_41"
 _MISSING: Final = "no such item"
@@ -109,19 +108,12 @@ _EXAMPLES = {
 }
 
 
-@contextmanager
-def openai_statuses() -> Iterator[None]:
-    """Answer what is wrong with a request as OpenAI does, with 400."""
-    try:
-        yield
-    except IdempotencyMismatch:
-        raise
-    except InvalidInput as error:
-        raise BadRequest(error.message, param=error.param, details=error.details) from None
-
-
 def _query(request: Call, shape: type[Any]) -> Any:
     """Return the query parameters but for ``include``, which may come as often as it likes."""
+    if not request.scope["query_string"]:
+        return shape()
+    if b"include" not in request.scope["query_string"]:
+        return read_query(request, shape)
     given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     if any(name in _INCLUDE for name, _ in given):
         rest = [(name, value) for name, value in given if name not in _INCLUDE]
@@ -201,12 +193,20 @@ async def list_items(request: Call, conversation: FromPath[str]) -> Response[byt
         parts.deletions,
         caller.tenant,
         at,
-        types=SHOWN,
+        view,
         after_seq=after,
         limit=query.limit,
         descending=query.order == "desc",
     )
-    return _listed([encode(event.id, event) for event in page.events], has_more=page.has_more)
+    return _listed(page.shown, has_more=page.has_more)
+
+
+class _Stored(NamedTuple):
+    """An item with its event; ``is_deleted``: it was one."""
+
+    event: StoredEvent
+    item: Encoded
+    is_deleted: bool
 
 
 async def _place(request: Call, tenant: Tenant, at: ConversationId, after: str) -> int:
@@ -215,24 +215,27 @@ async def _place(request: Call, tenant: Tenant, at: ConversationId, after: str) 
     if own is not None and own.conversation == at.uuid:
         return own.seq
     try:
-        return (await _stored(request, tenant, at, after)).seq
+        return (await _stored(request, tenant, at, after)).event.seq
     except NotFound:
         raise InvalidInput(f"after is {after!r}, which is no item of this conversation", param="after") from None
 
 
-async def _stored(request: Call, tenant: Tenant, at: ConversationId, item: str) -> StoredEvent:
-    """Return the event of an item, deleted or not; raises NotFound."""
+async def _stored(request: Call, tenant: Tenant, at: ConversationId, name: str) -> _Stored:
+    """Return an item by its id, deleted or not; raises NotFound."""
     database = services(request).database
-    event = event_id(item)
+    event = event_id(name)
     try:
-        found = await read_event(database, tenant, at, event)
+        found, is_deleted = await read_undeleted_event(database, tenant, at, event)
     except NotFound:
-        if event == item:
+        if event == name:
             raise
-        found = await read_event(database, tenant, at, item)  # the caller's own id, though it looks like one of ours
-    if found.type not in SHOWN or found.erased_at is not None or encode(found.id, found).id != item:
-        raise NotFound(_MISSING)
-    return found
+        # The caller's own id, though it looks like one of ours.
+        found, is_deleted = await read_undeleted_event(database, tenant, at, name)
+    if found.type in SHOWN and found.erased_at is None:
+        item = encode(found.id, found)
+        if item.id == name:
+            return _Stored(found, item, is_deleted)
+    raise NotFound(_MISSING)
 
 
 @get(
@@ -253,9 +256,9 @@ async def get_item(request: Call, conversation: FromPath[str], item: FromPath[st
     with openai_statuses():
         _query(request, IncludeQuery)
     found = await _stored(request, caller.tenant, at, decoded(item, _MISSING))
-    if await is_deleted(services(request).database, caller.tenant, at, found.seq):
+    if found.is_deleted:
         raise NotFound(_MISSING)
-    return reply_encoded(encode(found.id, found).json)
+    return reply_encoded(found.item.json)
 
 
 @delete(
@@ -277,7 +280,7 @@ async def delete_item(request: Call, conversation: FromPath[str], item: FromPath
     parts = services(request)
     at = conversation_id(conversation)
     found = await _stored(request, caller.tenant, at, decoded(item, _MISSING))
-    appended = await parts.appender.append(caller.tenant, at, [deletion_of(found.seq)])
+    appended = await parts.appender.append(caller.tenant, at, [deletion_of(found.event.seq)])
     if not appended.replayed:
         parts.follower.appended(at)
     elif not attempt_number(request):  # the answer to a retry that is one is that it is done

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 from msgspec import Meta, Raw
 
 from server.api.edge import Call, header
+from server.errors import BadRequest, IdempotencyMismatch, InvalidInput
 from server.items.reading import event_of
 from server.log.events import NewEvent, validate
 
@@ -44,3 +46,16 @@ def attempt_number(request: Call) -> int | None:
     """Return how often one of OpenAI's SDKs has tried this request before; None: it comes from none of them."""
     text = header(request, b"x-stainless-retry-count")
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 6 else None
+
+
+@contextmanager
+def openai_statuses(*, wanted: bool = True) -> Iterator[None]:
+    """Answer what is wrong with a request as OpenAI does, with 400, where that is wanted."""
+    try:
+        yield
+    except IdempotencyMismatch:
+        raise
+    except InvalidInput as error:
+        if not wanted:
+            raise
+        raise BadRequest(error.message, param=error.param, details=error.details) from None

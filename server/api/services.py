@@ -12,6 +12,8 @@ from server.context.reach import Reach
 from server.context.snapshots import Recorder
 from server.database.connections import Database
 from server.embeddings.embedder import Embedder
+from server.embeddings.migration.control import Migration
+from server.embeddings.migration.measuring import Measuring
 from server.log.append import Appender
 from server.log.follow import Follower
 from server.log.heads import Heads
@@ -38,3 +40,5 @@ class Services:
     recorder: Recorder
     embedder: Embedder
     searcher: Searcher
+    migration: Migration
+    measuring: Measuring

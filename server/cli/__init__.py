@@ -8,7 +8,9 @@ import click
 
 from server.cli.backup import backup, restore
 from server.cli.doctor import doctor
+from server.cli.embeddings import embeddings
 from server.cli.explain import explain
+from server.cli.golden import golden
 from server.cli.keys import keys
 from server.cli.migrate import migrate
 from server.cli.policies import policies
@@ -37,5 +39,8 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, keys, tenants, policies, explain, doctor, backup, restore, import_, export):
+for command in (
+    *(serve, migrate, keys, tenants, embeddings, golden, policies),
+    *(explain, doctor, backup, restore, import_, export),
+):
     main.add_command(command)

@@ -17,17 +17,22 @@ TIMEOUT = 60.0  # seconds
 
 
 class Refused(click.ClickException):
-    """The server answered with an error; ``retry_after`` is in seconds, where it says so."""
+    """The server answered with an error; ``retry_after`` is in seconds, where it says so.
+
+    ``details``: the whole error object, which some codes give members of their own.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         try:
             error = response.json()["error"]
             message, code, param = error["message"], error.get("code"), error.get("param")
         except (ValueError, KeyError, TypeError):
+            error = {}
             message, code, param = f"the server answered {response.status_code}, not in Turnstone's words", None, None
         super().__init__(f"{param}: {message}" if param else message)
         self.status = response.status_code
         self.code: str | None = code
+        self.details: dict[str, Any] = error
         after = response.headers.get("retry-after", "")
         self.retry_after = int(after) if after.isdecimal() else None
 

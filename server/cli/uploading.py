@@ -11,7 +11,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import click
@@ -29,6 +29,8 @@ _MAX_NAME: Final = 512
 _MAX_METADATA: Final = 64 * 1024
 _REMEMBERED: Final = 100_000  # conversations whose ids are kept; the others are asked for
 _LABELS: Final = ("id", "name", "call_id", "session", "run_id")
+_DELETION = re.compile(r"evt_[1-9][0-9]{0,17}_deleted", re.ASCII)  # the server's id of one
+_AGAIN: Final = {"x-stainless-retry-count": "1"}  # what is deleted already is deleted
 _AT_EVENT = re.compile(r"events\[(\d+)\]")
 _encode = msgspec.json.Encoder().encode
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
@@ -44,6 +46,10 @@ class Counts(msgspec.Struct):
     @property
     def events(self) -> int:
         return self.new + self.known
+
+
+class _Named(msgspec.Struct):
+    seq: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 
 
 class Sender:
@@ -91,6 +97,12 @@ class Uploader:
         origin = self._origin(conversation.origin_id)
         path, head = self._open(conversation, user, origin)
         for batch in _batches(conversation.events):
+            reached = self._delete(path, batch[0][0])
+            if reached is not None:
+                self._counts.new += reached > head
+                self._counts.known += reached <= head
+                head = max(head, reached)
+                continue
             body = b'{"events":[' + b",".join(data for _, data in batch) + b"]}"
             try:
                 answer = self._send("POST", f"{path}/events", content=body)
@@ -101,6 +113,22 @@ class Uploader:
             self._counts.new += new
             self._counts.known += len(batch) - new
         self._counts.conversations += 1
+
+    def _delete(self, path: str, event: ImportedEvent) -> int | None:
+        """Delete what a ``deletion`` names; returns the head then, None for other events and where that is no item."""
+        seq = _deleted(event)
+        if seq is None:
+            return None
+        page = self._send("GET", f"{path}/events", params={"after_seq": seq - 1, "limit": 1})
+        if not page["data"] or page["data"][0]["seq"] != seq:
+            return None
+        try:
+            answer = self._send("DELETE", f"{path}/items/{quote(page['data'][0]['id'], safe='')}", headers=_AGAIN)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return None
+        return int(answer["head"])
 
     def finish(self) -> None:
         """Delete again what was deleted at its source, and was sent only for what its forks share of it."""
@@ -140,7 +168,7 @@ class Uploader:
         return f"/v1/conversations/{found[0]['id']}"
 
     def _seq(self, parent: str, event_id: str) -> int:
-        wanted = _fitting(event_id, _MAX_LABEL)
+        wanted = event_id if _DELETION.fullmatch(event_id) else _fitting(event_id, _MAX_LABEL)
         if "/" not in wanted and wanted.strip("."):
             return int(self._send("GET", f"{parent}/events/{quote(wanted, safe='')}")["seq"])
         # A slash cannot be part of a path's last segment, nor can "..": such an id is looked for.
@@ -160,7 +188,8 @@ def _batches(events: Iterable[ImportedEvent]) -> Iterator[list[tuple[ImportedEve
     size = 0
     for event in events:
         data = encode_event(event)
-        if batch and (len(batch) >= MAX_BATCH_EVENTS or size + len(data) > MAX_BATCH_BYTES):
+        alone = event.type == "deletion" or (batch and batch[0][0].type == "deletion")
+        if batch and (alone or len(batch) >= MAX_BATCH_EVENTS or size + len(data) > MAX_BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append((event, data))
@@ -173,9 +202,9 @@ def encode_event(event: ImportedEvent) -> bytes:
     """Return an event as the API takes it.
 
     A label that it would refuse (over 256 characters, with U+0000, an id that begins with ``evt_``) is replaced by its
-    SHA-256, a name by its beginning, and stands in the metadata as ``source_<field>``; an ``erasure`` or
-    ``deletion``, which only the server may append, becomes an ``item``; metadata over 64 KiB becomes a last part of the
-    content.
+    SHA-256, a name by its beginning, and stands in the metadata as ``source_<field>``; an ``erasure``, which only the
+    server may append, becomes an ``item``, and so does a ``deletion`` of what is no item; metadata over 64 KiB becomes
+    a last part of the content.
     """
     fields: dict[str, Any] = {"type": event.type, "role": event.role, "occurred_at": event.occurred_at}
     metadata = dict(event.metadata or {})
@@ -201,6 +230,16 @@ def encode_event(event: ImportedEvent) -> bytes:
         metadata = {}
     fields["metadata"] = metadata or None
     return _encode({name: value for name, value in fields.items() if value is not None} | {"content": content})
+
+
+def _deleted(event: ImportedEvent) -> int | None:
+    """Return the seq that a deletion names, None for all else."""
+    if event.type != "deletion":
+        return None
+    try:
+        return msgspec.json.decode(_encode(event.content), type=_Named).seq
+    except msgspec.ValidationError:
+        return None
 
 
 def _fitting(text: str, limit: int, prefix: str = "") -> str:

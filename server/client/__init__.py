@@ -3,7 +3,7 @@
     with Turnstone("http://127.0.0.1:8420", key) as memory:
         conversation = memory.create_conversation(user="ada").id
         memory.append(conversation, [{"role": "user", "content": "I moved to Lisbon."}])
-        messages = memory.context(conversation, budget_tokens=2000).messages
+        messages = memory.prompt(conversation, "openai", budget_tokens=2000).messages
 
 What is sent again after a lost answer carries the Idempotency-Key of the first try: an append is stored once. It needs
 httpx and msgspec, and nothing of the server.

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import httpx
 
 from server.client import calls
-from server.client.calls import Call, Lines, Refused, conversation, wait
-from server.client.shapes import Answers, Appended, Context, Conversation, Event, Page
+from server.client.calls import Api, Call, Lines, Refused, conversation, wait
+from server.client.shapes import Answers, Appended, Context, Conversation, Event, Page, Prompt
 
 T = TypeVar("T")
 
@@ -67,6 +67,19 @@ class AsyncTurnstone:
     ) -> Context:
         """Ask what a model should see of a conversation."""
         return await self._send(calls.context(name, budget_tokens, min_seq, used, more))
+
+    async def prompt(
+        self,
+        name: str,
+        api: Api,
+        *,
+        budget_tokens: int | None = None,
+        min_seq: int | None = None,
+        used: Sequence[int] = (),
+        **more: Any,
+    ) -> Prompt:
+        """Ask what a model should see of a conversation, in the messages of its API."""
+        return await self._send(calls.prompt(name, api, budget_tokens, min_seq, used, more))
 
     async def search(
         self,

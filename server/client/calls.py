@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
-from server.client.shapes import Answers, Appended, Context, Conversation, Event, Page
+from server.client.shapes import Answers, Appended, Context, Conversation, Event, Page, Prompt
 
 T = TypeVar("T")
+Api = Literal["openai", "openai-responses", "anthropic"]
 
 RETRIES: Final = 4
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})  # a 409 says that somebody has to look first
@@ -103,8 +104,22 @@ def events(name: str, after_seq: int, before_seq: int | None, limit: int, order:
 def context(
     name: str, budget_tokens: int | None, min_seq: int | None, used: Sequence[int], more: Mapping[str, Any]
 ) -> Call[Context]:
-    body = {"budget_tokens": budget_tokens, "min_seq": min_seq, "used": list(used) or None, **more}
-    return Call("POST", conversation(name, "/context"), Context, body)
+    if "format" in more:
+        raise TypeError("a context is of events; ask for the messages of an API with prompt()")
+    return Call("POST", conversation(name, "/context"), Context, _asked(budget_tokens, min_seq, used, more))
+
+
+def prompt(
+    name: str, api: Api, budget_tokens: int | None, min_seq: int | None, used: Sequence[int], more: Mapping[str, Any]
+) -> Call[Prompt]:
+    body = _asked(budget_tokens, min_seq, used, more) | {"format": api}
+    return Call("POST", conversation(name, "/context"), Prompt, body)
+
+
+def _asked(
+    budget_tokens: int | None, min_seq: int | None, used: Sequence[int], more: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {"budget_tokens": budget_tokens, "min_seq": min_seq, "used": list(used) or None, **more}
 
 
 def search(

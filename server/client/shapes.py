@@ -85,6 +85,35 @@ class Context(msgspec.Struct):
     type: str | None = None  # of the question
 
 
+class Source(msgspec.Struct):
+    """An event that a message is made of, and why it is there."""
+
+    seq: int
+    tokens: int
+    reason: str
+    id: str | None = None
+    type: str | None = None
+    conversation_id: str | None = None  # of another conversation of the user
+
+
+class Prompt(msgspec.Struct):
+    """What a model should see, as its API takes it: hand ``messages`` over, and ``system`` where there is one.
+
+    ``sources``: of each message the events that it is made of; ``left_out``: events that the API has no place for.
+    """
+
+    snapshot_id: str
+    head: int
+    tokens: int
+    budget_tokens: int
+    messages: list[dict[str, Any]]
+    sources: list[list[Source]]
+    system: str | None = None  # Anthropic's
+    system_sources: list[Source] = []
+    left_out: list[Source] = []
+    type: str | None = None  # of the question
+
+
 class Found(msgspec.Struct):
     """An event that may hold the answer."""
 

@@ -30,7 +30,11 @@ _ANSWERS: Final = 50  # that a type may put first: by their place in the log, or
 
 
 class Wanted(NamedTuple):
-    """What is asked for. ``user``: whose other conversations are searched too, None for this one alone."""
+    """What is asked for.
+
+    ``user``: whose other conversations are searched too, None for this one alone; ``format``: which of
+    ``server.context.formats.known.WRITERS`` writes the messages, None for events.
+    """
 
     query: str | None = None
     type: str | None = None
@@ -39,6 +43,7 @@ class Wanted(NamedTuple):
     min_seq: int | None = None
     as_of: int | datetime | None = None
     explain: bool = False
+    format: str | None = None
 
 
 class Composer:
@@ -63,7 +68,7 @@ class Composer:
         # Of the past, only what the conversation itself held then is known.
         reaching = [] if wanted.as_of is not None else await self._reach.read(tenant, at)
         places = [(one.conversation, one.event.seq) for one in reaching]
-        question = ("context", wanted.budget, wanted.explain, *places)
+        question = ("context", wanted.budget, wanted.explain, wanted.format, *places)
         hot, events = await self._with_constraints(tenant, at, wanted, question)
         answered = hot.memo.get(question) if wanted.as_of is None else None
         if isinstance(answered, Answered):
@@ -113,7 +118,9 @@ class Composer:
             self._toucher.touch(tenant, at, faulted.hits)
         kept = retrieved(found)
         explanation = explained(context, kept.searched) if wanted.explain else None
-        made = Record.of(context, as_of=_moment(wanted.as_of), explain=explanation, retrieved=kept)
+        made = Record.of(
+            context, as_of=_moment(wanted.as_of), explain=explanation, retrieved=kept, format=wanted.format
+        )
         at_hand = events | {guest.event.seq: guest.event for guest in guests if guest.conversation is None}
         rest = record.answer(made, at_hand, elsewhere_of([*chosen.brought, *guests]))
         return Answered.of(tenant, record.dump(made), made.head, rest)
@@ -145,7 +152,7 @@ def _answered(
     constraints = governing(hot.fold, events, reaching, asked, every=False)
     context = assemble(draft(hot.fold, wanted.budget, constraints=constraints), events)
     explanation = explained(context) if wanted.explain else None
-    made = Record.of(context, as_of=_moment(wanted.as_of), explain=explanation)
+    made = Record.of(context, as_of=_moment(wanted.as_of), explain=explanation, format=wanted.format)
     return Answered.of(tenant, record.dump(made), made.head, record.answer(made, events, elsewhere_of(constraints)))
 
 

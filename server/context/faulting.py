@@ -13,6 +13,7 @@ from server.database.connections import Database
 from server.database.ids import ConversationId, parse_conversation_id
 from server.database.tenant import Tenant
 from server.log.stored import StoredEvent
+from server.retrieval.newness import NEWNESS
 from server.retrieval.turns import Key
 from server.search import reading
 from server.search.preferred import Preferred
@@ -25,7 +26,7 @@ from server.working_set.items import measure
 # .936 at all of it, whatever the policy. A tenth stays with the newest turns: no question asks for them, but every
 # answer leans on them.
 FOUND: Final = 0.9
-SHARE: Final = "found .9/1"
+SHARE: Final = f"found .9, {NEWNESS.name}/2"
 _TOOL: Final = frozenset({"tool_call", "tool_result"})
 _CALLS: Final = 16  # tool calls that are brought, at most: each is a read of its own
 _ESTIMATED: Final = 1.5  # of the tokens that are left, so much is read by the index's estimates

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from server.constraints import RECOGNISER
 from server.context.assemble import Context
+from server.context.formats.known import WRITERS
+from server.context.formats.turns import Source
 from server.context.render import RENDERER, Message, Shown, lost, write
 from server.log.stored import StoredEvent
 from server.search import answer as search
@@ -61,10 +63,13 @@ class Stamps(msgspec.Struct, frozen=True, kw_only=True):
     renderer: Annotated[int, Meta(description="What wrote the messages.", examples=[RENDERER])]
     share: Annotated[str | None, Meta(description="How the budget was shared out; null without a query.")] = None
     search: Annotated[search.Stamps | None, Meta(description="What found events; null without a query.")] = None
+    format: Annotated[  # absent where it is none, as it was before there were formats
+        str | UnsetType, Meta(description="What turned events into a model's messages.", examples=["anthropic/1"])
+    ] = UNSET
 
     @classmethod
-    def of(cls, fold: Fold, retrieved: Retrieved | None = None) -> Stamps:
-        """Return the stamps of a fold, and of a search."""
+    def of(cls, fold: Fold, retrieved: Retrieved | None = None, format: str | None = None) -> Stamps:  # noqa: A002
+        """Return the stamps of a fold, of a search, and of the writer of a format."""
         policy = fold.kept.policy
         return cls(
             policy=policy.name,
@@ -76,6 +81,7 @@ class Stamps(msgspec.Struct, frozen=True, kw_only=True):
             renderer=RENDERER,
             share=retrieved.share if retrieved else None,
             search=retrieved.stamps if retrieved else None,
+            format=UNSET if format is None else format,
         )
 
 
@@ -114,6 +120,26 @@ class ContextReply(msgspec.Struct, kw_only=True, omit_defaults=True):
     ] = []
 
 
+class FormattedReply(ContextReply, kw_only=True, omit_defaults=True):
+    """What a model should see, in the messages of its API."""
+
+    messages: Annotated[
+        list[Any],
+        Meta(description="As the API takes them, in order; the results of tool calls directly follow these."),
+    ]
+    sources: Annotated[
+        list[list[Source]],
+        Meta(description="Of each message the events that it is made of; none of what only the API asks for."),
+    ]
+    system: Annotated[
+        str | None, Meta(description="With `anthropic`: what system and developer messages say, for `system`.")
+    ] = None
+    system_sources: Annotated[list[Source], Meta(description="The events that `system` is made of.")] = []
+    left_out: Annotated[
+        list[Source], Meta(description="Events that the format has no place for: reasoning, and what is blank.")
+    ] = []
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A context as it is stored. ``why``: places in ``reasons``; ``cut``, ``cleared`` and ``spans``: of Shown, by seq.
 
@@ -145,13 +171,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         as_of: int | str | None = None,
         explain: Explained | None = None,
         retrieved: Retrieved | None = None,
+        format: str | None = None,  # noqa: A002 - the API's word
     ) -> Record:
         """Return the record of a context."""
         own = [one for one in context.shown if one.conversation is None]
         reasons = list(dict.fromkeys(one.reason for one in own))
         places = {reason: place for place, reason in enumerate(reasons)}
         return cls(
-            stamps=Stamps.of(context.fold, retrieved),
+            stamps=Stamps.of(context.fold, retrieved, format),
             head=context.fold.head,
             tokens=context.tokens,
             budget=context.budget,
@@ -203,6 +230,8 @@ def load(text: str) -> Record:
     record = _decode(text)
     if record.stamps.renderer != RENDERER:
         raise msgspec.ValidationError(f"renderer {record.stamps.renderer} is not known here")
+    if not isinstance(record.stamps.format, UnsetType) and record.stamps.format not in WRITERS:
+        raise msgspec.ValidationError(f"the format {record.stamps.format} is not known here")
     return record
 
 
@@ -225,7 +254,24 @@ def answer(record: Record, events: Mapping[int, StoredEvent], elsewhere: Mapping
         explain=record.explain,
         erased=[message.seq for message in messages if message.erased and message.conversation_id is None],
     )
+    if not isinstance(record.stamps.format, UnsetType):
+        reply = _formatted(reply, record.stamps.format)
     return _encode(reply).removeprefix(_BEGIN)
+
+
+def _formatted(reply: ContextReply, format_: str) -> FormattedReply:
+    """Return an answer in a format; what that has no place for takes no tokens."""
+    made = WRITERS[format_](reply.messages)
+    given = {name: getattr(reply, name) for name in reply.__struct_fields__}
+    given["tokens"] -= sum(source.tokens for source in made.left_out)
+    given["messages"] = made.messages
+    return FormattedReply(
+        **given,
+        sources=made.sources,
+        system=made.system,
+        system_sources=made.system_sources,
+        left_out=made.left_out,
+    )
 
 
 _BEGIN: Final = b'{"snapshot_id":""'

@@ -47,3 +47,13 @@ class ExternalAddress:
         if role != "admin":
             parts["options"] = f"{parts.get('options', '')} -c role={role}".strip()
         return make_conninfo("", **parts)
+
+
+class HandedAddress:
+    """An address for the roles that a process was handed, and no other."""
+
+    def __init__(self, conninfo: dict[str, str]) -> None:
+        self._conninfo = conninfo
+
+    def conninfo(self, role: str) -> str:
+        return self._conninfo[role]

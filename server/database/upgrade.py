@@ -203,15 +203,27 @@ def _secure(connection: sqlalchemy.Connection) -> None:
             time.sleep(0.2)
 
 
+def try_schema_lock(connection: sqlalchemy.Connection) -> bool:
+    """Keep upgrades out until the caller's transaction ends, unless one is under way; returns whether that is so."""
+    return bool(connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}))
+
+
+@contextmanager
+def staying_secured(connection: sqlalchemy.Connection) -> Iterator[None]:
+    """Let the block make, with its grants, or drop relations of vectors: the next start has nothing to put right."""
+    secured = _is_secured(connection)
+    yield
+    if secured:
+        _note_secured(connection)
+
+
 @contextmanager
 def securing(connection: sqlalchemy.Connection, relation: str) -> Iterator[None]:
     """Secure a relation of vectors that the block makes, in the same transaction, and lock no other table for it."""
-    secured = _is_secured(connection)
-    yield
-    for statement in security.relation_statements(relation):
-        connection.execute(sqlalchemy.text(statement))
-    if secured:
-        _note_secured(connection)
+    with staying_secured(connection):
+        yield
+        for statement in security.relation_statements(relation):
+            connection.execute(sqlalchemy.text(statement))
 
 
 def _is_secured(connection: sqlalchemy.Connection) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from server.database.connections import Database, hot_connection
 from server.database.ids import ConversationId
@@ -14,32 +17,48 @@ from server.database.round_trip import Statement, round_trip
 from server.database.tenant import Tenant
 from server.embeddings import versions
 from server.embeddings.lane import Lane
+from server.embeddings.migration.dropping import drop_relations
 from server.embeddings.model import Model
+from server.embeddings.reporting import Reporter, Said
 from server.embeddings.versions import Registered, Version
-from server.errors import DatabaseUnavailable, ProviderUnavailable
+from server.errors import DatabaseUnavailable, EmbeddingError, ProviderUnavailable
 from server.log.append import Committed
 
 logger = logging.getLogger(__name__)
 
-_LOOK: Final = 1.0  # seconds: within which a server follows a flip, or learns that another server has ended
+_LOOK: Final = 1.0  # seconds: within which a server learns of a migration, or that another server has ended
+_LOOK_MIGRATING: Final = 0.4  # seconds: a flip is followed within a second
+_LINGER: Final = 10.0  # seconds that a version that is written no more still answers those who had chosen it
 _SWEEP: Final = 3600.0  # seconds: the longest that an event waits whose hint was lost
 _STATE: Final = Statement("""
-SELECT (SELECT epoch FROM embedding_routing), ARRAY(SELECT id::text FROM server WHERE lease_until > now())
+SELECT (SELECT epoch FROM embedding_routing), ARRAY(SELECT id::text FROM server WHERE lease_until > now()),
+    own.routing_epoch, own.reading,
+    EXISTS (SELECT FROM embedding_version v
+            WHERE v.state = 'dropped' AND to_regclass('embedding_v' || v.id) IS NOT NULL)
+FROM (VALUES (1)) one LEFT JOIN server own ON own.id = %(identity)s::uuid
 """)
 
 
 class Embedder:
     """Gives every text-bearing event its vectors, soon after its append and off its path."""
 
-    def __init__(self, database: Database, *, key: str | None = None, writes: bool = True) -> None:
+    def __init__(
+        self, database: Database, *, identity: UUID | None = None, key: str | None = None, writes: bool = True
+    ) -> None:
         self._database = database
+        self._identity = identity
+        self._reporter = Reporter(database, identity)
         self._key = key
         self._writes = writes
-        self._lanes: dict[int, tuple[Lane, asyncio.Task[None]]] = {}
+        self._lanes: dict[int, _Running] = {}
+        self._ended: dict[int, _Running] = {}
         self._registered = Registered({}, None)
         self._ready = asyncio.Event()
         self._alive: frozenset[str] = frozenset()
         self._swept = time.monotonic()
+        self._looking = asyncio.Lock()
+        self._reading: Counter[int] = Counter()
+        self._dropping: asyncio.Task[object] | None = None
 
     @property
     def registered(self) -> Registered:
@@ -55,20 +74,35 @@ class Embedder:
         version = self._registered.active
         if version is None:
             raise ProviderUnavailable("no embedding version is known yet", retry_after=1)
-        return version, self._lanes[version.id][0].model
+        return version, self.model(version.id)
+
+    def model(self, version: int) -> Model:
+        """Return the model of a version that is written. Raises ProviderUnavailable or ModelRefused."""
+        return self._lane(version).model
+
+    @contextmanager
+    def reading(self, epoch: int) -> Iterator[None]:
+        """Count a request as of the epoch that it chose its version at, to its end: no relation is dropped under it."""
+        self._reading[epoch] += 1
+        try:
+            yield
+        finally:
+            self._reading[epoch] -= 1
+            if not self._reading[epoch]:
+                del self._reading[epoch]
 
     def on_append(self, committed: Committed) -> None:
         """Learn of events that have just been stored."""
-        self.hint(committed.tenant, committed.conversation, committed.head - committed.base)
+        self.hint(committed.tenant, committed.conversation, committed.head - committed.base, committed.base)
 
-    def hint(self, tenant: Tenant, conversation: ConversationId, events: int = 1) -> None:
-        """Say that a conversation has about so many new events; a hint that is lost only costs time."""
-        for lane, _ in self._lanes.values():
-            lane.hint(tenant, conversation, events)
+    def hint(self, tenant: Tenant, conversation: ConversationId, events: int = 1, base: int = 0) -> None:
+        """Say that a conversation has about so many new events after ``base``; a hint that is lost only costs time."""
+        for lane, *_ in self._lanes.values():
+            lane.hint(tenant, conversation, events, base)
 
     def sweep(self) -> None:
         """Look through all conversations soon: something was written of which nobody knows what."""
-        for lane, _ in self._lanes.values():
+        for lane, *_ in self._lanes.values():
             lane.want_sweep()
 
     async def ensure(
@@ -85,48 +119,120 @@ class Embedder:
         each up to what is shared. Raises ProviderUnavailable or ModelRefused when that cannot be: then the caller
         answers without vectors, and says so.
         """
-        number = version if version is not None else self._registered.routing and self._registered.routing.active
-        if number is None or number not in self._lanes:
+        if version is None and self._registered.routing is not None:
+            version = self._registered.routing.active
+        if version is None:
             raise ProviderUnavailable("no embedding version is known yet", retry_after=1)
-        await self._lanes[number][0].ensure(tenant, wanted, timeout=timeout)
+        await self._lane(version).ensure(tenant, wanted, timeout=timeout)
 
     async def run(self) -> None:
         """Work until cancelled."""
         try:
             while True:
                 try:
-                    await self._look()
+                    await self.look()
                 except DatabaseUnavailable as error:
                     logger.debug("the routing cannot be looked at: %s", error)
                 except Exception:
                     logger.exception("the embedding versions cannot be followed")
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_LOOK_MIGRATING if self._registered.migrating else _LOOK)
         finally:
-            tasks = [task for _, task in self._lanes.values()]
+            tasks: list[asyncio.Task[object]] = [one.task for one in (*self._lanes.values(), *self._ended.values())]
+            if self._dropping is not None:
+                tasks.append(self._dropping)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self) -> None:
-        async with hot_connection(self._database) as connection:
-            ((epoch, alive),) = await round_trip(connection, [_STATE({})])
-        if epoch is not None and (self._registered.routing is None or epoch != self._registered.routing.epoch):
-            await self._follow()
+    async def look(self) -> None:
+        """Follow what has changed, and say so. Raises DatabaseUnavailable."""
+        async with self._looking:
+            async with hot_connection(self._database) as connection:
+                ((epoch, alive, *own, dropped),) = await round_trip(connection, [_STATE({"identity": self._identity})])
+            if epoch is not None and (self._registered.routing is None or epoch != self._registered.routing.epoch):
+                await self._follow()
+            await self._end()  # before it is said: who waits for this server may drop the relation that they wrote
+            stored = None if own[0] is None else Said(*own)
+            await self._report(stored)
         ended = self._alive.difference(alive)
         self._alive = frozenset(alive)
         # Whoever ended may have left what only it had been told of.
         if ended or time.monotonic() - self._swept > _SWEEP:
             self._swept = time.monotonic()
             self.sweep()
+        if dropped and (self._dropping is None or self._dropping.done()):
+            self._dropping = asyncio.create_task(drop_relations(self._database), name="drop relations")
+            self._dropping.add_done_callback(_say_if_failed)
+
+    def _lane(self, version: int) -> Lane:
+        running = self._lanes.get(version) or self._ended.get(version)
+        if running is None:
+            raise ProviderUnavailable("this embedding version is not known yet, or written no more", retry_after=1)
+        return running.lane
 
     async def _follow(self) -> None:
         registered = await versions.read(self._database)
         written = {version.id: version for version in registered.written}
         for number in self._lanes.keys() - written.keys():
-            _, task = self._lanes.pop(number)
-            task.cancel()
+            self._ended[number] = self._lanes.pop(number)._replace(until=time.monotonic() + _LINGER)
         for number in written.keys() - self._lanes.keys():
-            lane = Lane(self._database, written[number], key=self._key, writes=self._writes)
-            self._lanes[number] = lane, asyncio.create_task(lane.run(), name=f"embed {lane.version.name}")
+            again = self._ended.pop(number, None)
+            self._lanes[number] = again or self._begun(written[number])
+        for number, running in self._lanes.items():
+            running.lane.follow(written[number])
         self._registered = registered
         self._ready.set()
+
+    def _begun(self, version: Version) -> _Running:
+        lane = Lane(self._database, version, key=self._key, writes=self._writes)
+        return _Running(lane, asyncio.create_task(lane.run(), name=f"embed {version.name}"))
+
+    async def _end(self) -> None:
+        """End the lanes that nothing needs any more: a request that chose a version before a rollback keeps it."""
+        now, busy = time.monotonic(), self._earlier > 0
+        over = [
+            number
+            for number, running in self._ended.items()
+            if not busy or now > running.until or self._registered.versions[number].state == "dropped"
+        ]
+        tasks = [self._ended.pop(number).task for number in over]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def _earlier(self) -> int:
+        """How many requests began at an earlier epoch."""
+        routing = self._registered.routing
+        return sum(count for begun, count in self._reading.items() if routing is not None and begun < routing.epoch)
+
+    def _can_serve(self) -> bool:
+        """Whether the model of the version that is migrated to is open: users may be sent to it with the next step."""
+        migrating = self._registered.migrating
+        if migrating is not None and migrating.id in self._lanes:
+            try:
+                self.model(migrating.id)
+            except EmbeddingError:
+                return False
+        return True
+
+    async def _report(self, stored: Said | None) -> None:
+        routing = self._registered.routing
+        if routing is not None and stored is not None:
+            await self._reporter.report(
+                Said(routing.epoch if self._can_serve() else stored.epoch, self._earlier),
+                stored,
+                waiting=sum(running.lane.late for running in self._lanes.values()),
+                migrating=self._registered.migrating is not None,
+            )
+
+
+class _Running(NamedTuple):
+    lane: Lane
+    task: asyncio.Task[None]
+    until: float = 0.0
+
+
+def _say_if_failed(task: asyncio.Task[object]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.warning("the vectors of a dropped version are still there: %s", task.exception())

@@ -13,20 +13,19 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import psycopg
 
 from server.database.connections import Database
-from server.database.failures import unavailable
 from server.database.ids import ConversationId
 from server.database.round_trip import HotConnection, round_trip
 from server.database.tenant import Tenant
 from server.embeddings import figures, pending, sweep
 from server.embeddings.making import make
 from server.embeddings.model import Model
-from server.embeddings.texts import TEXT_BUILDER
+from server.embeddings.session import ROLE, session
 from server.embeddings.versions import Version
 from server.embeddings.waiting import Taken, Urgency, Waiting
 from server.errors import DatabaseUnavailable, EmbeddingError, ModelRefused, ProviderUnavailable, TurnstoneError
@@ -34,7 +33,6 @@ from server.operations import metrics
 
 logger = logging.getLogger(__name__)
 
-ROLE: Final = "turnstone_worker"
 _LINGER: Final = 0.1  # seconds in which further appends join a batch; a search that needs one does not wait for it
 # While requests are answered, a batch is followed by so many times the processor time that its thread took: they share
 # the interpreter, and come first. At a fifth of the time the default model still keeps up with what a process appends.
@@ -44,7 +42,11 @@ _CONVERSATIONS: Final = 128  # in one batch
 _TEXTS: Final = (16, 1024)  # in one batch, at least and at most
 _BUSY_PAUSE: Final = 0.05  # seconds until a conversation that another embedder had is looked at again
 _BACKOFF: Final = (0.5, 60.0)  # seconds, first and longest
+_LATE: Final = 2.0  # seconds that a fresh event may wait for its vector in the ordinary course of things
 _KNOWN: Final = 20_000  # conversations whose progress is remembered
+_BACKFILLED: Final = ("writing", "backfilling")  # states in which what was written before is left to the backfill
+
+__all__ = ["ROLE", "Lane"]
 
 
 def _timed(tenant: Tenant, model: Model, stretches: Sequence[pending.Stretch]) -> tuple[list[pending.Written], float]:
@@ -58,7 +60,11 @@ class _Wait(NamedTuple):
 
 
 class Lane:
-    """One version in one process. With ``writes`` False it only opens the model, for searches."""
+    """One version in one process. With ``writes`` False it only opens the model, for searches.
+
+    While a backfill fills in what was written before the version was there, the lane embeds what is fresh alone: the
+    events of conversations that lack nothing before them, and what is asked for.
+    """
 
     def __init__(self, database: Database, version: Version, *, key: str | None, writes: bool = True) -> None:
         self.version = version
@@ -87,10 +93,26 @@ class Lane:
             raise self._unusable()
         return self._model
 
-    def hint(self, tenant: Tenant, conversation: ConversationId, events: int) -> None:
-        """Say that a conversation has grown."""
+    @property
+    def late(self) -> int:
+        """How many fresh events wait, if the first of them has for longer than it should."""
+        return self._waiting.fresh if self._waiting.seconds > _LATE else 0
+
+    @property
+    def _fresh_only(self) -> bool:
+        return self.version.state in _BACKFILLED
+
+    def follow(self, version: Version) -> None:
+        """Take note of the version's new state. Once its backfill is over, the lane looks through everything."""
+        was_fresh_only = self._fresh_only
+        self.version = version
+        if was_fresh_only and not self._fresh_only:
+            self.want_sweep()
+
+    def hint(self, tenant: Tenant, conversation: ConversationId, events: int, base: int = 0) -> None:
+        """Say that a conversation has grown; ``base``: its head before that."""
         if self._writes:
-            self._waiting.add(tenant, conversation, Urgency.FRESH, events)
+            self._waiting.add(tenant, conversation, Urgency.FRESH, events, base if self._fresh_only else 0)
             self._wake.set()
             if self._waiting.events >= self._texts:
                 self._full.set()
@@ -168,8 +190,11 @@ class Lane:
         finally:
             for timer in self._timers:
                 timer.cancel()
-            self._close()
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.submit(self._close)  # behind a model that is being opened
+            self._thread.shutdown(wait=False)
+
+    def _open_model(self) -> None:
+        self._model = self.version.open(self._key)
 
     def _close(self) -> None:
         model, self._model = self._model, None
@@ -178,15 +203,10 @@ class Lane:
 
     async def _open(self) -> None:
         """Open the model, which is probed: a server does not write with one that has changed under its name."""
-        if self.version.text_builder != TEXT_BUILDER:
-            raise ModelRefused(
-                f"the version {self.version.name} embeds texts as {self.version.text_builder} makes them; this release "
-                f"makes {TEXT_BUILDER}: add a version and migrate"
-            )
         if self._model is None or self.problem is not None:
             loop = asyncio.get_running_loop()
             self._close()
-            self._model = await loop.run_in_executor(self._thread, self.version.open, self._key)
+            await loop.run_in_executor(self._thread, self._open_model)
         if self.problem is not None:
             logger.info("the model of %s can be used again", self.version.name)
         self.problem = None
@@ -196,7 +216,7 @@ class Lane:
         assert self._model is not None
         if not self._writes:
             await asyncio.Event().wait()
-        async with _connected(self._database) as connection:
+        async with session(self._database) as connection:
             kind = await pending.vector_type(connection, self.version.dimensions)
             while True:
                 taken = self._waiting.take(min(_CONVERSATIONS, self._texts))
@@ -206,8 +226,8 @@ class Lane:
                 try:
                     worked = await self._step(connection, self._model, kind, taken)
                 except BaseException:
-                    for at in taken.conversations:
-                        self._waiting.add(taken.tenant, at, taken.urgency)
+                    for at, base in zip(taken.conversations, taken.bases, strict=True):
+                        self._waiting.add(taken.tenant, at, taken.urgency, base=base)
                     raise
                 if metrics.is_busy() and taken.urgency is not Urgency.ASKED:
                     await self._rest(_REST * worked)
@@ -223,6 +243,8 @@ class Lane:
         self._observe()
         if self._waiting.lost:
             self._waiting.lost, self._sweep_wanted = False, True
+        if self._fresh_only:
+            self._sweep, self._sweep_wanted = None, False
         if self._sweep is None and self._sweep_wanted:
             self._sweep, self._sweep_wanted = sweep.run(self._database, self.version.id), False
         if self._sweep is not None:
@@ -256,13 +278,16 @@ class Lane:
 
     async def _step(self, connection: HotConnection, model: Model, kind: pending.VectorType, taken: Taken) -> float:
         """Embed the next page of some conversations; returns the seconds of processor time that the thread took."""
-        tenant, urgency, conversations = taken
+        tenant, urgency, conversations, _ = taken
+        bases = dict(zip(conversations, taken.bases, strict=True))
         page = max(1, self._texts // len(conversations))
-        found = await pending.read(connection, tenant, self.version.id, conversations, page=page)
+        found = await pending.read(connection, tenant, self.version.id, conversations, page=page, bases=taken.bases)
         for at in found.finished:
             self._finished(at)
+        for at in set(found.behind) & self._waits.keys():  # asked for meanwhile
+            self._waiting.add(tenant, at, Urgency.ASKED)
         if found.busy:
-            self._later(tenant, found.busy, urgency)
+            self._later(tenant, {at: bases[at] for at in found.busy}, urgency)
         come: dict[ConversationId, int] = {}
         worked = 0.0
         if found.stretches:
@@ -277,11 +302,13 @@ class Lane:
         else:
             await round_trip(connection, [pending.UNLOCK({})])
         heads = {stretch.conversation: stretch.head for stretch in found.stretches}
-        for at in set(conversations).difference(found.finished, found.busy):
+        for at in set(conversations).difference(found.finished, found.busy, found.behind):
             if at in self._waits:
                 self._waiting.add(tenant, at, Urgency.ASKED)
+            elif urgency is Urgency.ASKED and self._fresh_only:
+                continue  # nobody waits any more: the rest is the backfill's
             elif at not in heads or (left := heads[at] - come.get(at, 0)) > 0:
-                self._waiting.add(tenant, at, urgency, left if at in heads else 0)
+                self._waiting.add(tenant, at, urgency, left if at in heads else 0, bases[at])
         self._observe()
         return worked
 
@@ -296,13 +323,13 @@ class Lane:
         if refused:
             logger.warning("%d events have no vector of %s: their texts were refused", refused, self.version.name)
 
-    def _later(self, tenant: Tenant, conversations: list[ConversationId], urgency: Urgency) -> None:
+    def _later(self, tenant: Tenant, bases: Mapping[ConversationId, int], urgency: Urgency) -> None:
         """Look again soon at what another embedder has: it may not have seen the newest events."""
 
         def again() -> None:
             self._timers.discard(timer)
-            for at in conversations:
-                self._waiting.add(tenant, at, Urgency.ASKED if at in self._waits else urgency)
+            for at, base in bases.items():
+                self._waiting.add(tenant, at, Urgency.ASKED if at in self._waits else urgency, base=base)
             self._wake.set()
             self._full.set()
 
@@ -349,20 +376,3 @@ class Lane:
     def _observe(self) -> None:
         figures.PENDING.labels(self.version.name).set(self._waiting.events)
         figures.LAG.labels(self.version.name).set(self._waiting.seconds)
-
-
-@asynccontextmanager
-async def _connected(database: Database) -> AsyncIterator[HotConnection]:
-    """Hold one connection, whose session owns the advisory locks."""
-    try:
-        # What a crash takes of a batch it takes whole, progress and all, and it is made again: no commit need wait for
-        # the disk, which the appends need.
-        connection = await database.connect(ROLE, options="-c synchronous_commit=off")
-        try:
-            yield connection
-        finally:
-            await connection.close()
-    except Exception as error:
-        if not isinstance(error, DatabaseUnavailable) and (answer := unavailable(error)):
-            raise answer from error
-        raise

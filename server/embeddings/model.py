@@ -79,12 +79,13 @@ class Model:
         self._raw.close()
 
     def fingerprint(self) -> Fingerprint:
-        """Probe the model, once; raises ModelRefused when it cannot tell texts apart or its vectors are no numbers."""
+        """Return what it answered when it was first probed; raises as ``probe`` does."""
         if self._fingerprint is None:
-            self._fingerprint = self._probe()
+            self._fingerprint = self.probe()
         return self._fingerprint
 
-    def _probe(self) -> Fingerprint:
+    def probe(self) -> Fingerprint:
+        """Probe the model as it is now; raises ModelRefused when it cannot tell texts apart or answers no numbers."""
         try:
             raw = self._raw.embed(PROBES)
             long = self._raw.embed([_LONG + tail for tail in _TAILS])

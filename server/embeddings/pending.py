@@ -29,10 +29,11 @@ _PAGE_BYTES: Final = 4 * 1024 * 1024  # of content that one read takes
 # Who embeds a conversation holds an advisory lock on it, in its session: two who did would be right, but wasteful.
 _READ: Final = """
 WITH asked AS MATERIALIZED (
-    SELECT a.ord, a.user_key, a.id, pg_try_advisory_lock(a.lock) AS mine
-    FROM unnest(%(keys)s::bigint[], %(ids)s::uuid[], %(locks)s::bigint[]) WITH ORDINALITY AS a(user_key, id, lock, ord)
+    SELECT a.ord, a.user_key, a.id, a.base, pg_try_advisory_lock(a.lock) AS mine
+    FROM unnest(%(keys)s::bigint[], %(ids)s::uuid[], %(bases)s::bigint[], %(locks)s::bigint[])
+        WITH ORDINALITY AS a(user_key, id, base, lock, ord)
 ), c AS MATERIALIZED (
-    SELECT a.ord, a.mine, c.user_key, c.id, c.head, coalesce(p.seq, 0) AS done
+    SELECT a.ord, a.mine, a.base, c.user_key, c.id, c.head, coalesce(p.seq, 0) AS done
     FROM asked a
     JOIN conversation c ON c.user_key = a.user_key AND c.id = a.id AND c.tenant_id = %(tenant)s
     LEFT JOIN embedding_progress p ON p.user_key = c.user_key AND p.conversation = c.id AND p.version = %(version)s
@@ -47,13 +48,13 @@ WITH asked AS MATERIALIZED (
     ) f
     WHERE c.mine AND c.head > c.done
 )
-SELECT c.ord, c.mine, c.head, c.done, s.high, x.*
+SELECT c.ord, c.mine, c.head, c.done, s.high, s.low <= c.base, x.*
 FROM c LEFT JOIN stretch s USING (ord) LEFT JOIN (
     SELECT s.ord, max(e.seq) OVER (PARTITION BY s.ord) AS last, {columns},
         sum(octet_length(e.content)) OVER (ORDER BY s.ord, e.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
             AS before
     FROM stretch s JOIN event e ON e.user_key = s.user_key AND e.conversation = s.id AND e.tenant_id = %(tenant)s
-        AND e.seq BETWEEN s.low AND s.high AND {missing}
+        AND e.seq BETWEEN s.low AND s.high AND s.low > s.base AND {missing}
 ) x ON x.ord = c.ord AND coalesce(x.before, 0) < %(bytes)s
 ORDER BY c.ord, x.seq
 """
@@ -137,12 +138,14 @@ class Stretch(NamedTuple):
 class Read(NamedTuple):
     """What a read found; what it left for the next one is in none of the lists.
 
-    ``busy`` are those that another embedder works on, ``finished`` those with nothing to do.
+    ``busy`` are those that another embedder works on, ``finished`` those with nothing to do, ``behind`` those that lack
+    a vector of an event up to their base.
     """
 
     stretches: list[Stretch]
     busy: list[ConversationId]
     finished: list[ConversationId]
+    behind: list[ConversationId]
 
 
 class Written(NamedTuple):
@@ -167,38 +170,48 @@ def _writing(version: int, kind: str) -> Statement:
 
 
 async def read(
-    connection: HotConnection, tenant: Tenant, version: int, conversations: Sequence[ConversationId], *, page: int
+    connection: HotConnection,
+    tenant: Tenant,
+    version: int,
+    conversations: Sequence[ConversationId],
+    *,
+    page: int,
+    bases: Sequence[int] | None = None,
 ) -> Read:
     """Read what the conversations have without a vector, up to ``page`` events each and about 4 MiB in all.
 
-    Takes the session's advisory lock of each, until UNLOCK. Raises psycopg.Error.
+    With ``bases``, one a conversation, only of those that lack nothing up to there. Takes the session's advisory lock
+    of each, until UNLOCK. Raises psycopg.Error.
     """
     values = {
         "tenant": tenant.id,
         "version": version,
         "keys": array(at.user_key for at in conversations),
         "ids": array(at.uuid for at in conversations),
+        "bases": array([0] * len(conversations) if bases is None else bases),
         "locks": array(_lock_number(version, at) for at in conversations),
         "types": array(TYPES),
         "page": page,
         "bytes": _PAGE_BYTES,
     }
     rows = await round_trip(connection, [SETTING_TENANT(values), _reading(version)(values)])
-    found = Read([], [], [])
+    found = Read([], [], [], [])
     gone = set(conversations)
     for number, group in groupby(rows, key=itemgetter(0)):
         at = conversations[number - 1]
         gone.discard(at)
         own = list(group)
-        _, mine, head, done, high, _, last = own[0][:7]
+        _, mine, head, done, high, is_behind, _, last = own[0][:8]
         if not mine:
             found.busy.append(at)
         elif head <= done:
             found.finished.append(at)
         elif high is None:  # nothing that has a text
             found.stretches.append(Stretch(at, head, head, []))
+        elif is_behind:
+            found.behind.append(at)
         elif last is not None:
-            events = [from_row(row[7:21]) for row in own]
+            events = [from_row(row[8:22]) for row in own]
             whole = events[-1].seq == last
             found.stretches.append(Stretch(at, head, high if whole else events[-1].seq, events))
     found.finished.extend(gone)

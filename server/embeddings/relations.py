@@ -11,22 +11,33 @@ from sqlalchemy.schema import CreateTable
 
 from schema import embeddings as schema
 from schema.tables import embedding_routing, embedding_version
+from schema.vocabulary import VersionState
 from server.database.address import Address
 from server.database.upgrade import owning, securing
-from server.embeddings.model import open_model
+from server.embeddings.model import Fingerprint, open_model
 from server.embeddings.providers import Spec
 from server.embeddings.texts import TEXT_BUILDER
 from server.embeddings.versions import DEFAULT_NAME, DEFAULT_SPEC
 
 
-def register(connection: sa.Connection, name: str, spec: Spec, *, state: str = "draft") -> tuple[int, int]:
-    """Probe a model and write it down as a version; returns its id and dimensions. The caller commits.
-
-    Blocking. Raises ModelRefused, ProviderUnavailable and InvalidInput.
-    """
+def probe(spec: Spec) -> Fingerprint:
+    """Ask a model for its fingerprint; blocking. Raises ModelRefused, ProviderUnavailable and InvalidInput."""
     with closing(open_model(spec)) as model:
-        found = model.fingerprint()
-    number = connection.scalar(
+        return model.fingerprint()
+
+
+def register(
+    connection: sa.Connection,
+    name: str,
+    spec: Spec,
+    found: Fingerprint,
+    *,
+    state: VersionState = "draft",
+    number: int | None = None,
+) -> int:
+    """Write a model down as a version; returns its id, the next one unless ``number`` says so. The caller commits."""
+    given = {} if number is None else {"id": number}
+    registered = connection.scalar(
         sa.insert(embedding_version)
         .values(
             name=name,
@@ -42,19 +53,22 @@ def register(connection: sa.Connection, name: str, spec: Spec, *, state: str = "
             fingerprint=found.digest,
             probe=found.probe.astype("<f4").tobytes(),
             state=state,
+            **given,
         )
         .returning(embedding_version.c.id)
     )
-    assert number is not None
-    return number, found.dimensions
+    assert registered is not None
+    return int(registered)
 
 
 def create_relation(connection: sa.Connection, version: int, dimensions: int) -> None:
-    """Create a version's relation with its policy and grants, in the caller's transaction, as the owner.
+    """Create a version's relation with its policy and grants, unless it is there, in the caller's transaction.
 
-    Other tables are not locked for it.
+    ``connection``: the owner's. Other tables are not locked for it.
     """
     table = schema.relation(version, dimensions)
+    if connection.scalar(sa.select(sa.func.to_regclass(table.name))) is not None:
+        return
     with securing(connection, table.name):
         connection.execute(CreateTable(table))
         # In the row, however long: a scan of one user's vectors reads pages in order instead of chasing each one.
@@ -69,8 +83,9 @@ def ensure_first(address: Address) -> bool:
     with owning(address) as connection:
         if connection.scalar(sa.select(embedding_routing.c.epoch)) is not None:
             return False
-        number, dimensions = register(connection, DEFAULT_NAME, DEFAULT_SPEC, state="active")
-        create_relation(connection, number, dimensions)
+        found = probe(DEFAULT_SPEC)
+        number = register(connection, DEFAULT_NAME, DEFAULT_SPEC, found, state="active")
+        create_relation(connection, number, found.dimensions)
         connection.execute(
             sa.insert(embedding_routing).values(epoch=1, active=number, salt=os.urandom(16), written=[number])
         )

@@ -12,6 +12,7 @@ from server.database.connections import Database, hot_connection
 from server.database.ids import ConversationId
 from server.database.round_trip import SETTING_TENANT, Statement, array, round_trip
 from server.database.tenant import Tenant
+from server.embeddings.session import ROLE
 from server.log.retention import tenants
 
 _PAGE: Final = 500
@@ -60,15 +61,16 @@ class Page(NamedTuple):
     conversations: dict[ConversationId, int]
 
 
-async def run(database: Database, version: int) -> AsyncIterator[Page]:
-    """Look through every tenant once, dead letters included; raises DatabaseUnavailable."""
+async def run(database: Database, version: int, *, retry: bool = True) -> AsyncIterator[Page]:
+    """Look through every tenant once, dead letters included unless ``retry`` is False; raises DatabaseUnavailable."""
     for tenant in await tenants(database):
         values: dict[str, Any] = {"tenant": tenant.id, "version": version, "page": _PAGE, "looked": _LOOKED_AT}
-        async with database.transaction(tenant, role="turnstone_worker") as connection:
-            await connection.execute(_RETRY, values | {"attempts": _ATTEMPTS})
+        if retry:
+            async with database.transaction(tenant, role=ROLE) as connection:
+                await connection.execute(_RETRY, values | {"attempts": _ATTEMPTS})
         before: UUID | None = UUID(int=2**128 - 1)
         while before is not None:
-            async with database.transaction(tenant, role="turnstone_worker") as connection:
+            async with database.transaction(tenant, role=ROLE) as connection:
                 rows = (await connection.execute(_BEHIND, values | {"before": before})).all()
             before = rows[-1].id if rows else None
             found = {ConversationId(row.user_key, row.id): row.events for row in rows if not row.end}

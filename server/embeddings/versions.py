@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -9,9 +10,15 @@ import numpy as np
 import sqlalchemy as sa
 
 from schema.tables import embedding_routing, embedding_version
+from schema.vocabulary import VersionState
 from server.database.connections import Database
+from server.embeddings.lifecycle.decision import RUNNING
+from server.embeddings.lifecycle.routing import Routing, Unit
 from server.embeddings.model import Model, check, open_model
 from server.embeddings.providers import Spec, Vectors
+from server.embeddings.texts import TEXT_BUILDER
+from server.errors import ModelRefused
+from server.retrieval.plan import plan_for
 
 DEFAULT_SPEC: Final = Spec(provider="wordllama", model="l2_supercat_256")
 DEFAULT_NAME: Final = "wordllama-256"
@@ -27,13 +34,19 @@ class Version(NamedTuple):
     text_builder: str
     fingerprint: str
     probe: Vectors
-    state: str
+    state: VersionState
 
     def open(self, key: str | None = None) -> Model:
         """Open its model and make sure that it is the one that was registered; blocking.
 
-        ``key`` is the provider's secret. Raises ModelRefused when it has changed under its name, ProviderUnavailable.
+        ``key`` is the provider's secret. Raises ModelRefused when it has changed under its name, or when this release
+        makes other texts than it was registered for; and ProviderUnavailable.
         """
+        if self.text_builder != TEXT_BUILDER:
+            raise ModelRefused(
+                f"the version {self.name} embeds texts as {self.text_builder} makes them; this release makes "
+                f"{TEXT_BUILDER}: add a version and migrate"
+            )
         model = open_model(msgspec.structs.replace(self.spec, key=key))
         try:
             check(model, self.dimensions, self.probe)
@@ -41,18 +54,6 @@ class Version(NamedTuple):
             model.close()
             raise
         return model
-
-
-class Routing(NamedTuple):
-    """Which version serves reads and which are written; ``tuning`` is JSON text. One row, flipped as a whole."""
-
-    epoch: int
-    active: int
-    candidate: int | None
-    ramp: int
-    salt: bytes
-    written: tuple[int, ...]
-    tuning: str
 
 
 class Registered(NamedTuple):
@@ -67,6 +68,11 @@ class Registered(NamedTuple):
         return self.versions[self.routing.active] if self.routing else None
 
     @property
+    def migrating(self) -> Version | None:
+        """The version that is being migrated to, from its `start` to `contract` or `rollback`."""
+        return next((version for version in self.versions.values() if version.state in RUNNING), None)
+
+    @property
     def written(self) -> list[Version]:
         """The versions that every writer covers."""
         return [self.versions[number] for number in self.routing.written] if self.routing else []
@@ -77,7 +83,8 @@ async def read(database: Database) -> Registered:
     async with database.transaction(None, repeatable_read=True) as connection:
         versions = [version_of(row) for row in await connection.execute(sa.select(embedding_version))]
         routing = (await connection.execute(sa.select(embedding_routing))).one_or_none()
-    return Registered({version.id: version for version in versions}, routing_of(routing) if routing else None)
+    known = {version.id: version for version in versions}
+    return Registered(known, routing_of(routing, known) if routing else None)
 
 
 async def read_epoch(database: Database) -> int | None:
@@ -100,6 +107,20 @@ def version_of(row: sa.Row[tuple[object, ...]]) -> Version:
     return Version(row.id, row.name, spec, row.dimensions, row.text_builder, row.fingerprint, probe, row.state)
 
 
-def routing_of(row: sa.Row[tuple[object, ...]]) -> Routing:
-    """Make the routing of its row."""
-    return Routing(row.epoch, row.active, row.candidate, row.ramp, bytes(row.salt), tuple(row.written), row.tuning)
+def routing_of(row: sa.Row[tuple[object, ...]], versions: Mapping[int, Version]) -> Routing:
+    """Make the routing of its row; a version that was never tuned has the weights that this release has for it."""
+    units = {unit.version: unit for unit in msgspec.json.decode(row.tuning, type=list[Unit])}
+    written = tuple(row.written)
+    return Routing(
+        epoch=row.epoch,
+        active=row.active,
+        salt=bytes(row.salt),
+        candidate=row.candidate,
+        ramp=row.ramp,
+        shadow=row.shadow,
+        paused=row.paused,
+        written=written,
+        units=tuple(
+            units.get(number) or Unit(version=number, plan=plan_for(versions[number].spec.model)) for number in written
+        ),
+    )

@@ -26,14 +26,16 @@ class _Entry(NamedTuple):
     tenant: Tenant
     events: int
     since: float
+    base: int
 
 
 class Taken(NamedTuple):
-    """What is worked on next."""
+    """What is worked on next; ``bases`` are the conversations', as they were added."""
 
     tenant: Tenant
     urgency: Urgency
     conversations: list[ConversationId]
+    bases: list[int]
 
 
 class Waiting:
@@ -51,6 +53,15 @@ class Waiting:
         return sum(map(len, self._entries.values()))
 
     @property
+    def fresh(self) -> int:
+        """About how many events wait that were just appended, or that a search waits for."""
+        return sum(
+            max(1, entry.events)
+            for urgency in (Urgency.ASKED, Urgency.FRESH)
+            for entry in self._entries[urgency].values()
+        )
+
+    @property
     def seconds(self) -> float:
         """How long the first of the fresh ones has been waiting."""
         fresh = self._entries[Urgency.FRESH]
@@ -61,13 +72,19 @@ class Waiting:
         """Whether a search waits."""
         return bool(self._entries[Urgency.ASKED])
 
-    def add(self, tenant: Tenant, conversation: ConversationId, urgency: Urgency, events: int = 0) -> None:
-        """Add a conversation, or raise its urgency; ``events`` is how many more it is thought to have."""
+    def add(
+        self, tenant: Tenant, conversation: ConversationId, urgency: Urgency, events: int = 0, base: int = 0
+    ) -> None:
+        """Add a conversation, or raise its urgency.
+
+        ``events`` is how many more it is thought to have; ``base``: it matters only if all up to there is embedded. Of
+        several bases the lowest counts.
+        """
         for level, entries in self._entries.items():
             entry = entries.get(conversation)
             if entry is not None:
                 self.events += events
-                entry = entry._replace(events=entry.events + events)
+                entry = entry._replace(events=entry.events + events, base=min(entry.base, base))
                 if level <= urgency:
                     entries[conversation] = entry
                 else:
@@ -78,7 +95,7 @@ class Waiting:
             self.lost = True
             return
         self.events += events
-        self._entries[urgency][conversation] = _Entry(tenant, events, time.monotonic())
+        self._entries[urgency][conversation] = _Entry(tenant, events, time.monotonic(), base)
 
     def take(self, count: int) -> Taken | None:
         """Take up to ``count`` conversations of one urgency and one tenant, most urgent first; None when empty."""
@@ -88,7 +105,7 @@ class Waiting:
             tenant = next(iter(entries.values())).tenant
             looked_at = islice(entries.items(), _LOOKED_AT)
             mine = list(islice((at for at, entry in looked_at if entry.tenant.id == tenant.id), count))
-            for conversation in mine:
-                self.events -= entries.pop(conversation).events
-            return Taken(tenant, urgency, mine)
+            taken = [entries.pop(conversation) for conversation in mine]
+            self.events -= sum(entry.events for entry in taken)
+            return Taken(tenant, urgency, mine, [entry.base for entry in taken])
         return None

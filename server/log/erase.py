@@ -24,11 +24,14 @@ from schema.embeddings import is_relation
 from schema.tables import (
     api_key,
     checkpoint,
+    embedding_comparison,
     embedding_failure,
     embedding_progress,
     end_user,
     erasure,
     event,
+    golden_question,
+    golden_set,
     idempotency,
     retry_chain,
     snapshot,
@@ -45,6 +48,7 @@ from server.log.registry import HOLDINGS, vectors
 
 ROLE = "turnstone_eraser"
 FORGOTTEN_EVERYWHERE = 0.1  # seconds
+RELATIONS_LOCK = 0x7475726E_64726F70  # "turndrop": shared by erasures, alone for who drops a relation of vectors
 _REVOKED_EVERYWHERE = 1.0  # seconds
 
 
@@ -123,7 +127,7 @@ async def remove_conversation(
         }
         await connection.execute(sa.update(table).where(_mine(tenant, at)).values(gone))
         # What is about the conversation itself, and not shared by its forks.
-        for other in (idempotency, retry_chain, snapshot):
+        for other in (idempotency, retry_chain, snapshot, golden_question, embedding_comparison):
             mine = (other.c.user_key == at.user_key, other.c.conversation == at.uuid, other.c.tenant_id == tenant.id)
             await connection.execute(sa.delete(other).where(*mine))
         erased = await _release(connection, tenant, at)
@@ -153,6 +157,9 @@ async def erase_user(database: Database, tenant: Tenant, user: str, *, actor: st
         erased = 0
         for uuid in sorted(rows):
             erased += await forget(connection, tenant, key, uuid, "drop_conversation")
+        for other in (golden_question, embedding_comparison):  # what was asked of all conversations at once, too
+            own = other.c.user_key == key, other.c.tenant_id == tenant.id
+            await connection.execute(sa.delete(other).where(*own))
         await connection.execute(sa.delete(end_user).where(mine))
         await record(
             connection, tenant, key, "user", actor, erased, user_digest=keyed_hash(tenant.salt, "erased_user", user)
@@ -177,7 +184,8 @@ async def erase_tenant(database: Database, tenant: Tenant, *, actor: str) -> Non
         await connection.execute(every.with_for_update())
         erased = (await connection.execute(sa.delete(event).where(event.c.tenant_id == tenant.id))).rowcount
         derived = (idempotency, retry_chain, touch, checkpoint, snapshot, embedding_progress, embedding_failure)
-        for other in (*derived, table, end_user):
+        judged = (embedding_comparison, golden_question, golden_set)
+        for other in (*derived, *judged, table, end_user):
             await connection.execute(sa.delete(other).where(other.c.tenant_id == tenant.id))
         for relation in await _relations(connection):
             mine = sa.table(relation, sa.column("tenant_id"))
@@ -257,7 +265,11 @@ async def forget(
 
 
 async def _relations(connection: AsyncConnection) -> list[str]:
-    """Return the relations of vectors, of whatever version: those being filled and those no longer read, too."""
+    """Return the relations of vectors, of whatever version: those being filled and those no longer read, too.
+
+    None of them is dropped before this transaction ends.
+    """
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(RELATIONS_LOCK)))
     names = await connection.scalars(
         sa.text("SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = 'public'")
     )

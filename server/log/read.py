@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from server.database.connections import Database, hot_connection
-from server.database.ids import ConversationId, keyed_hash, parse_event_id
+from server.database.ids import ConversationId, EventId, keyed_hash, parse_event_id
 from server.database.round_trip import SETTING_TENANT, Statement, array, round_trip
 from server.database.tenant import Tenant
 from server.errors import NotFound
@@ -93,6 +93,17 @@ _ONE_BY_CLIENT_KEY: Final = Statement(
     f"{_ONE} WHERE e.seq > c.floor AND e.client_key = %(client_key)s ORDER BY e.seq LIMIT 1"
 )
 _ONE_BY_SEQ: Final = Statement(f"{_ONE} WHERE e.seq > c.floor AND s.owner = %(owner)s AND e.seq = %(seq)s")
+# By the id of its deletion, which is that of the event that it deletes, and so looked up whatever else was deleted.
+_ONE_AND_DELETION: Final = Statement(f"""
+WITH {_SEGMENTS}
+SELECT {COLUMNS}, EXISTS (
+    SELECT FROM segment o JOIN event d ON d.user_key = %(user_key)s AND d.conversation = o.owner
+        AND d.client_key = %(client_key)s AND d.seq BETWEEN o.low AND o.high AND d.tenant_id = %(tenant)s
+)
+FROM c, segment s JOIN event e ON e.user_key = %(user_key)s AND e.conversation = s.owner
+    AND e.seq BETWEEN s.low AND s.high AND e.tenant_id = %(tenant)s
+WHERE e.seq > c.floor AND s.owner = %(owner)s AND e.seq = %(seq)s
+""")
 _BY_SEQS: Final = Statement(f"""
 WITH {_SEGMENTS}, wanted AS MATERIALIZED (
     SELECT s.owner, w.seq FROM c, unnest(%(seqs)s::bigint[]) AS w(seq)
@@ -219,11 +230,27 @@ async def read_event(database: Database, tenant: Tenant, conversation: Conversat
     if named is not None:
         rows = await _read(database, _ONE_BY_SEQ, values | {"owner": named.conversation, "seq": named.seq})
     else:
-        key = keyed_hash(tenant.salt, "client_id", event_id)
-        rows = await _read(database, _ONE_BY_CLIENT_KEY, values | {"client_key": b"\\x%b" % key.hex().encode()})
+        rows = await _read(database, _ONE_BY_CLIENT_KEY, values | {"client_key": _client_key(tenant, event_id)})
     if not rows:
         raise NotFound("no such event")
     return from_row(rows[0])
+
+
+async def read_event_and_deletion(
+    database: Database, tenant: Tenant, conversation: ConversationId, event: EventId, deletion_id: str
+) -> tuple[StoredEvent, bool]:
+    """Return one event by the server's id, and whether there is one by that of its deletion; raises NotFound."""
+    values = {"user_key": conversation.user_key, "id": conversation.uuid, "tenant": tenant.id}
+    named = {"owner": event.conversation, "seq": event.seq, "client_key": _client_key(tenant, deletion_id)}
+    rows = await _read(database, _ONE_AND_DELETION, values | named)
+    if not rows:
+        raise NotFound("no such event")
+    return from_row(rows[0][:-1]), rows[0][-1]
+
+
+def _client_key(tenant: Tenant, event_id: str) -> bytes:
+    """Return the keyed hash of a caller's id, as PostgreSQL's text form has it."""
+    return b"\\x%b" % keyed_hash(tenant.salt, "client_id", event_id).hex().encode()
 
 
 async def read_deleted(database: Database, tenant: Tenant, conversation: ConversationId) -> set[int]:

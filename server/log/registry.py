@@ -21,6 +21,18 @@ _FOLDED = (
     "AND (conversation = :conversation OR conversation IN (SELECT c.id FROM conversation c "
     "WHERE c.user_key = :user_key AND c.tenant_id = :tenant AND c.lineage @> ARRAY[:conversation]))"
 )
+# A question goes with any event that is its evidence: what is left of it would be judged wrongly.
+_ASKED = (
+    "DELETE FROM golden_question WHERE tenant_id = :tenant AND user_key = :user_key AND EXISTS ("
+    "SELECT FROM unnest(owners, evidence) AS named(owner, seq) "
+    "WHERE named.owner = :conversation AND named.seq BETWEEN :low AND :high)"
+)
+_COMPARED = (
+    "DELETE FROM embedding_comparison WHERE tenant_id = :tenant AND user_key = :user_key AND EXISTS ("
+    "SELECT FROM unnest(old_dense || new_dense || old_final || new_final) AS named(event) "
+    "WHERE right(split_part(named.event, chr(58), 1), 32) = replace(CAST(:conversation AS text), '-', '') "
+    "AND CAST(split_part(named.event, chr(58), 2) AS bigint) BETWEEN :low AND :high)"
+)
 
 
 class Holding(NamedTuple):
@@ -69,6 +81,22 @@ HOLDINGS: Final = (
         f"DELETE FROM embedding_failure WHERE {_WHERE} AND seq BETWEEN :low AND :high",
         f"DELETE FROM embedding_failure WHERE {_WHERE} AND seq BETWEEN :low AND :high",
         f"DELETE FROM embedding_failure WHERE {_WHERE}",
+    ),
+    Holding(
+        "golden_question",
+        ("golden_set", "id", "text", "category", "language"),
+        _ASKED,
+        _ASKED,
+        f"{_ASKED} OR {_WHERE}",
+    ),
+    Holding("golden_set", ("name", "owner", "approved_by"), None, None, None),  # the tenant's: removed with it
+    # No text, but which events were like a question, and the question where an operator allows it.
+    Holding(
+        "embedding_comparison",
+        ("segments", "old_dense", "new_dense", "old_final", "new_final", "question"),
+        _COMPARED,
+        _COMPARED,
+        f"{_COMPARED} OR {_WHERE}",
     ),
     Holding(
         "conversation",

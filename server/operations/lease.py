@@ -31,9 +31,9 @@ _FORGET = timedelta(hours=1)  # the dead are kept this long, so that doctor can 
 
 
 @contextlib.asynccontextmanager
-async def lease(database: Database) -> AsyncIterator[UUID]:
+async def lease(database: Database, identity: UUID | None = None) -> AsyncIterator[UUID]:
     """Hold a lease while the block runs, and release it at the end; the database may be down meanwhile."""
-    identity = uuid7()
+    identity = identity or uuid7()
     task = asyncio.create_task(_keep(database, identity), name="lease")
     try:
         yield identity

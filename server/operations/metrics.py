@@ -8,6 +8,7 @@ the directory that the supervisor names in PROMETHEUS_MULTIPROC_DIR, and any of 
 from __future__ import annotations
 
 import platform
+from collections import deque
 from functools import cache
 from importlib.metadata import version
 from time import perf_counter
@@ -107,6 +108,9 @@ _children: dict[tuple[str, str, int], Histogram] = {}
 
 
 _answered = 0.0
+# Nobody's chat waits for these, and some of them take minutes: they say nothing of what callers see.
+_OPERATIONS = ("/v1/embeddings", "/v1/golden", "/v1/export", "/v1/import", "/healthz", "/readyz", "/metrics")
+_window: deque[float] = deque(maxlen=20_000)
 
 
 def is_busy() -> bool:
@@ -125,6 +129,15 @@ def observe_request(route: str, method: str, status: int, seconds: float) -> Non
         key = (route, method if method in _METHODS else "other", status // 100)
         child = _children[key] = REQUESTS.labels(key[0], key[1], f"{key[2]}xx")
     child.observe(seconds)
+    if not route.startswith(_OPERATIONS):
+        _window.append(seconds)
+
+
+def take_window() -> list[float]:
+    """Return the seconds of the requests that callers waited for since the last call, the newest 20,000."""
+    taken = list(_window)
+    _window.clear()
+    return taken
 
 
 def observe_append(events: int, *, replayed: bool) -> None:

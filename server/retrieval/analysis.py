@@ -199,6 +199,12 @@ def _term(word: str, language: str) -> str:
     return _stemmers[language].stemWord(word) or word
 
 
+def forget() -> None:
+    """Drop the words that are remembered to be folded and stemmed faster: some may be of a text that was erased."""
+    fold.cache_clear()
+    _term.cache_clear()
+
+
 _FOLDED_STOP_WORDS: Final = {
     language: frozenset(fold(word) for word in listed) for language, listed in STOP_WORDS.items()
 }

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from server.retrieval import fusion
 from server.retrieval.plan import Plan
 from server.retrieval.ranking import Ranking
 from server.retrieval.turns import Key
@@ -65,9 +66,8 @@ def _preference(ranking: Ranking, neighbours: int) -> Iterator[tuple[int, int | 
     tokens = evidence.view.column("tokens")
     values = np.round(evidence.scores[ranked] - plan.density * np.log(np.maximum(tokens[locals_], 1)), 6)
     shown = np.append(evidence.shown(), False)
-    before, after = evidence.view.steps.before(1), evidence.view.steps.after(1)
-    best = sorted(range(len(ranked)), key=lambda place: (-values[place], evidence.key(int(locals_[place]))))
-    for number, place in enumerate(best):
+    before, after = evidence.view.around(1)[1:]
+    for number, place in enumerate(fusion.by_score(values, evidence.view.rows[locals_], evidence.turns)):
         local = int(locals_[place])
         beside = (int(before[local]), int(after[local])) if number < neighbours else ()
         if shown[local]:

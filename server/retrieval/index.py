@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from time import perf_counter
 from typing import Final
 
@@ -78,12 +79,24 @@ class Index:
             rows = np.array([self.turns.rows_of[keys[place]] for place in known])
             self._vectors.put(rows, np.asarray(vectors, np.float32)[known])
 
+    def cosines(self, vector: npt.ArrayLike, keys: Sequence[Key]) -> npt.NDArray[np.float64]:
+        """Return the cosine of a vector with each event's, NaN for one without. Raises KeyError for unknown ones."""
+        rows = np.array([self.turns.rows_of[key] for key in keys], np.intp)
+        return self._vectors.similarities(vector, rows)
+
+    def without_vectors(self) -> Index:
+        """Return a copy that shares nothing that changes, and has no vectors: to be searched by another model's."""
+        vectors = Vectors()
+        vectors.extend(len(self.turns))
+        return deepcopy(self, {id(self._vectors): vectors})
+
     def remove(self, keys: Iterable[Key]) -> int:
         """Forget events, their terms and vectors, and return how many there were; what is left closes up."""
         rows = self.turns.remove(keys)
         if rows:
             self._postings.remove(rows)
             self._vectors.clear(np.array(rows))
+            analysis.forget()
             for row in rows:
                 language = self._language_of.pop(row, None)
                 if language is not None:
@@ -126,26 +139,23 @@ class Index:
         dense = None
         if vector is not None and self._vectors.dimensions is not None and np.any(vector):
             similar = self._vectors.similarities(vector, None if view.whole else view.rows)
-            steps = view.steps
-            dense = fusion.blend(similar, steps.before(1)[:-1], steps.after(1)[:-1], plan.before, plan.after)
+            dense = fusion.blend(view, similar, plan.before, plan.after)
         lap("dense")
         dated = signals.date(asked, view, times)
-        allowed = np.arange(view.size) if only is None else np.flatnonzero(only[view.rows])
+        allowed = None if only is None else np.flatnonzero(only[view.rows])
         legs = [words.window] if dense is None else [words.window, dense]
-        if dated.any():
+        if dated is not None and dated.any():
             legs.append(np.where(dated > 0, 1e-9 + words.window if dense is None else dense, 0.0))
-        pool = fusion.pool(legs, allowed, plan.pool)
+        pool = fusion.pool(legs, allowed, view.size, plan.pool)
         features = signals.measure(asked, view, words, dense, dated, pool, plan) if len(pool) else {}
         scores = fusion.total(features, structs.asdict(plan.weights), len(pool))
         nothing = np.zeros(len(pool), np.bool_)
         if dense is None and len(pool):
             evidence = [words.sessions[view.column("session")[pool]], features["speaker"], features["date"]]
-            nothing = (words.coverage[pool] == 0) & ~np.any(evidence, axis=0)
-        candidates = np.flatnonzero(~nothing)
-        best = fusion.order(scores[candidates], view.rows[pool[candidates]], self.turns, k)
-        hits = tuple(
-            Hit(self.turns.key(int(view.rows[pool[place]])), float(scores[place])) for place in candidates[best]
-        )
+            nothing = (features["coverage"] == 0) & ~np.any(evidence, axis=0)
+        found = Evidence(self.turns, view, only, pool, features, scores, nothing)
+        best = found.best(k)
+        hits = tuple(Hit(found.key(int(pool[place])), float(scores[place])) for place in best)
         lap("fusion")
         return Ranking(
             hits=hits,
@@ -156,5 +166,6 @@ class Index:
             pooled=len(pool),
             seconds=seconds,
             terms=words.terms,
-            evidence=Evidence(self.turns, view, only, pool, features, scores, nothing),
+            evidence=found,
+            places=best,
         )

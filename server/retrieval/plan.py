@@ -98,11 +98,16 @@ PLANS: Final[dict[str, Plan]] = {
     ),
 }
 DEFAULT: Final = PLANS["static"]
+# In the names of models without attention (WordLlama's, Model2Vec's, Sentence Transformers' static ones): a vector for
+# each word tells less than a transformer does, so it has less weight.
+_STATIC: Final = ("supercat", "potion", "m2v", "static-")
 
 
 def plan_for(model: str) -> Plan:
-    """Return the plan fitted with a model; for another, the transformer's, since most models are nearer to that."""
+    """Return the plan fitted with a model; for another, that of its kind: static, or a transformer as most are."""
+    name = model.casefold()
     for plan in PLANS.values():
-        if plan.model.casefold() in model.casefold():
+        if plan.model.casefold() in name:
             return plan
-    return structs.replace(PLANS["minilm"], model=model)
+    kind = "static" if any(part in name for part in _STATIC) else "minilm"
+    return structs.replace(PLANS[kind], model=model)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from schema.vocabulary import EVENT_TYPES, ROLES, Role
-from server.retrieval import fusion
 from server.retrieval.classify import Classified
 from server.retrieval.plan import Plan
 from server.retrieval.query_types.wish import Wish
@@ -135,27 +134,25 @@ def replan(
         return Replanned((), ranking)
     at = evidence.view.column("at")[evidence.pool]
     extras = [extra for extra in _extras(wish, evidence, at, anchors, texts or {}) if extra.values.any()]
-    scores = evidence.scores
-    for extra in extras:
-        scores = scores + extra.weight * extra.values
-    # An event of the time that is asked about is found by that, though it shares no word with the question.
-    timely = [extra.values > 0 for extra in extras if extra.name == "time"]
-    nothing = evidence.nothing & ~timely[0] if timely else evidence.nothing
-    evidence = structs.replace(evidence, scores=np.round(scores, 6), nothing=nothing)
-    best = _best(evidence, k)
+    if extras:
+        scores = evidence.scores
+        for extra in extras:
+            scores = scores + extra.weight * extra.values
+        # An event of the time that is asked about is found by that, though it shares no word with the question.
+        timely = [extra.values > 0 for extra in extras if extra.name == "time"]
+        nothing = evidence.nothing & ~timely[0] if timely else evidence.nothing
+        evidence = structs.replace(evidence, scores=np.round(scores, 6), nothing=nothing)
+    best = evidence.best(k) if extras or len(ranking.places) < k else ranking.places[:k]
     superseded: dict[int, int] = {}
     if wish.newest_value_first:
         best, superseded = _newest_first(evidence, at, best)
     elif wish.coverage == "span":
         best = spread(evidence, at, k)
-    weights = structs.asdict(planned.plan.weights)
-    signals = [(name, weights[name] * values) for name, values in evidence.features.items() if weights[name]]
-    signals += [(extra.name, extra.weight * extra.values) for extra in extras]
     found = []
-    for place in best:
+    for place, adds in zip(best, _adds(evidence, planned.plan, extras, best), strict=True):
         newer = superseded.get(place)
         by = None if newer is None else _key(evidence, newer)
-        found.append(Found(_key(evidence, place), float(evidence.scores[place]), _adds(signals, place), by))
+        found.append(Found(_key(evidence, place), float(evidence.scores[place]), adds, by))
     if wish.tail is not None:
         last = [Found(key, None, {"newest": 1.0}) for key in tail(evidence, wish, k)]
         known = {one.key for one in last}
@@ -164,15 +161,16 @@ def replan(
     return Replanned(tuple(found), structs.replace(ranking, hits=hits, evidence=evidence), tuple(extras))
 
 
-def _adds(signals: Sequence[tuple[str, Floats]], place: int) -> dict[str, float]:
-    added = {name: round(float(values[place]), 4) for name, values in signals}
-    return {name: value for name, value in sorted(added.items(), key=lambda one: (-abs(one[1]), one[0])) if value}
-
-
-def _best(evidence: Evidence, k: int) -> list[int]:
-    candidates = np.flatnonzero(~evidence.nothing)
-    rows = evidence.view.rows[evidence.pool[candidates]]
-    return [int(candidates[place]) for place in fusion.order(evidence.scores[candidates], rows, evidence.turns, k)]
+def _adds(evidence: Evidence, plan: Plan, extras: Sequence[Extra], places: list[int]) -> list[dict[str, float]]:
+    """Return what each signal adds to the scores at some places of the pool, the most telling first."""
+    weights = structs.asdict(plan.weights)
+    added = {name: weights[name] * values[places] for name, values in evidence.features.items() if weights[name]}
+    added |= {extra.name: extra.weight * extra.values[places] for extra in extras}
+    found = []
+    for values in zip(*(column.tolist() for column in added.values()), strict=True):
+        rounded = [(name, shown) for name, value in zip(added, values, strict=True) if (shown := round(value, 4))]
+        found.append(dict(sorted(rounded, key=lambda one: (-abs(one[1]), one[0]))))
+    return found or [{} for _ in places]
 
 
 def _extras(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 
+from server.retrieval import fusion
 from server.retrieval.plan import Plan
 from server.retrieval.signals import Question
 from server.retrieval.turns import Key, Mask, Rows, Turns, View
@@ -68,7 +69,8 @@ class Ranking(Struct, frozen=True):
     """The answers, best first.
 
     ``searched``: events in view; ``pooled``: of these, those ranked in full. ``seconds``: by step. ``dense``: whether
-    vectors took part. ``terms``: the words looked for, and in how many events each was found.
+    vectors took part. ``terms``: the words looked for, and in how many events each was found. ``places``: those of the
+    hits in the pool.
     """
 
     hits: tuple[Hit, ...]
@@ -80,6 +82,7 @@ class Ranking(Struct, frozen=True):
     seconds: dict[str, float]
     terms: tuple[tuple[str, int], ...]
     evidence: Evidence
+    places: list[int]
 
     def stages(self, best: int = 10) -> tuple[Stage, ...]:
         """Return each signal that has a weight, with its best events."""
@@ -107,6 +110,14 @@ class Evidence(Struct, frozen=True):
     def key(self, local: int) -> Key:
         """Name an event of the view."""
         return self.turns.key(int(self.view.rows[local]))
+
+    def best(self, k: int) -> list[int]:
+        """Return the places in the pool of the best ``k``, best first; equal scores by conversation, then seq."""
+        if not self.nothing.any():
+            return fusion.order(self.scores, self.view.rows[self.pool], self.turns, k)
+        candidates = np.flatnonzero(~self.nothing)
+        rows = self.view.rows[self.pool[candidates]]
+        return [int(candidates[place]) for place in fusion.order(self.scores[candidates], rows, self.turns, k)]
 
     def shown(self) -> Mask:
         """Return which events of the view may be shown."""

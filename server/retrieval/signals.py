@@ -12,7 +12,7 @@ from server.retrieval import analysis, dates
 from server.retrieval.analysis import QueryTerm
 from server.retrieval.dates import Date
 from server.retrieval.fusion import standardise
-from server.retrieval.lexical import Lexical
+from server.retrieval.lexical import Lexical, cover
 from server.retrieval.plan import Plan
 from server.retrieval.turns import Rows, View
 
@@ -35,10 +35,7 @@ def understand(text: str, view: View, speakers: Sequence[str], languages: Sequen
     """
     terms = analysis.query_terms(text, languages)
     said = {term.word for term in terms}
-    heard = np.bincount(view.column("speaker") + 1, minlength=len(speakers) + 1)[1:]
-    names_of = {
-        number: {word.text for word in analysis.words(speakers[number])} for number in np.flatnonzero(heard).tolist()
-    }
+    names_of = view.keep("names", lambda: _names(view, speakers))
     named = [number for number, names in names_of.items() if any(len(name) > 1 and name in said for name in names)]
     names = {name for number in named for name in names_of[number]}
     # All of them named tell none of them apart, but the names are still no words to look for.
@@ -51,67 +48,91 @@ def measure(
     view: View,
     lexical: Lexical,
     dense: Floats | None,
-    dated: Floats,
+    dated: Floats | None,
     pool: Rows,
     plan: Plan,
 ) -> dict[str, Floats]:
     """Return every signal over the pool, by the names of the plan's weights.
 
     ``dense``: similarities with the question over the view, blended with neighbours; None without a query vector.
-    ``dated``: how well each event of the view fits the question's dates.
+    ``dated``: how well each event of the view fits the question's dates; None without any.
     """
-    session = view.column("session")
-    spoken = np.unique(session[pool])
+    session = view.column("session")[pool]
+    spoken = np.flatnonzero(np.bincount(session))
+    near, own = cover(view, lexical.found, pool, plan)
     found = {
         "lexical": standardise(lexical.window[pool]),
-        "lexical_session": _by_session(lexical.sessions, spoken)[session[pool]],
-        "coverage": lexical.coverage[pool],
-        "coverage_turn": lexical.turn[pool],
+        "lexical_session": _by_session(lexical.sessions, spoken)[session],
+        "coverage": near,
+        "coverage_turn": own,
     }
     if dense is not None:
-        best = np.full(view.sessions, -np.inf)
-        known = ~np.isnan(dense)
-        np.maximum.at(best, session[known], dense[known])
-        best[np.isinf(best)] = np.nan
         found["dense"] = standardise(dense[pool])
-        found["dense_session"] = _by_session(best, spoken)[session[pool]]
-    asks = np.append(view.column("asks"), False)
+        found["dense_session"] = _by_session(_best_of_sessions(view, dense), spoken)[session]
+    asks = view.keep("asks", lambda: np.append(view.column("asks"), False))
     lengths = view.column("length")[pool]
     return found | {
-        "speaker": _speaker(question, view)[pool],
+        "speaker": _speaker(question, view, pool),
         "length": np.minimum(lengths, plan.full_length) / plan.full_length,
         "asks": asks[pool].astype(np.float64),
-        "answers": asks[view.steps.before(1)[pool]].astype(np.float64),
-        "date": dated[pool],
+        "answers": asks[view.around(1)[1, pool]].astype(np.float64),
+        "date": np.zeros(len(pool)) if dated is None else dated[pool],
         "recency": 0.5 ** ((view.size - 1 - pool) / plan.half_life) if plan.weights.recency else np.zeros(len(pool)),
     }
 
 
-def _by_session(values: Floats, spoken: npt.NDArray[np.int32]) -> Floats:
+def _names(view: View, speakers: Sequence[str]) -> dict[int, set[str]]:
+    """Return the words of each name of those who speak in a view."""
+    heard = np.flatnonzero(_heard(view)[:-1]).tolist()
+    return {number: {word.text for word in analysis.words(speakers[number])} for number in heard}
+
+
+def _heard(view: View) -> npt.NDArray[np.intp]:
+    """Return how often each speaker speaks in a view; the last is for -1: nobody."""
+    return view.keep("heard", lambda: np.roll(np.bincount(view.column("speaker") + 1, minlength=1), -1))
+
+
+def _best_of_sessions(view: View, values: Floats) -> Floats:
+    """Return the greatest value of each session; NaN for one without any."""
+
+    def parts() -> tuple[Rows | None, Rows, Rows]:
+        session = view.column("session")
+        order = np.argsort(session, kind="stable")
+        ordered = session[order]
+        first = np.flatnonzero(np.diff(ordered, prepend=-1))
+        # Mostly one conversation comes after the other, and so do its sessions.
+        return None if np.array_equal(order, np.arange(len(order))) else order, first, ordered[first]
+
+    order, first, sessions = view.keep("sessions", parts)
+    best = np.full(view.sessions, np.nan)
+    best[sessions] = np.fmax.reduceat(values if order is None else values[order], first)
+    return best
+
+
+def _by_session(values: Floats, spoken: Rows) -> Floats:
     standardised = np.zeros(len(values))
     standardised[spoken] = standardise(values[spoken])
     return standardised
 
 
-def _speaker(question: Question, view: View) -> Floats:
-    speaker = view.column("speaker")
-    is_named = np.zeros(int(speaker.max(initial=-1)) + 2, np.bool_)  # the last is for -1: nobody
-    is_named[list(question.speakers)] = True
-    named = is_named[speaker]
+def _speaker(question: Question, view: View, pool: Rows) -> Floats:
+    heard = _heard(view)
+    is_named = np.zeros(len(heard))
+    is_named[list(question.speakers)] = 1.0
     # Where every turn is by someone named, or none, who speaks says nothing.
-    if not named.any() or named[speaker >= 0].all():
-        return np.zeros(view.size)
-    return np.asarray(named, np.float64)
+    if not question.speakers or heard[:-1] @ is_named[:-1] == heard[:-1].sum():
+        return np.zeros(len(pool))
+    return np.asarray(is_named[view.column("speaker")[pool]])
 
 
-def date(question: Question, view: View, times: Sequence[tuple[float, float]]) -> Floats:
-    """Return how well each event of the view fits the question's dates, from 0 to 1.
+def date(question: Question, view: View, times: Sequence[tuple[float, float]]) -> Floats | None:
+    """Return how well each event of the view fits the question's dates, from 0 to 1; None where it names none.
 
     ``times``: half-open ranges, seconds since 1970, that the question is about; they replace the dates it names.
     """
     at = view.column("at")
     if not times:
-        return dates.match(question.dates, at)
+        return dates.match(question.dates, at) if question.dates else None
     inside = np.zeros(len(at))
     for start, end in times:
         inside[(at >= start) & (at < end)] = dates.DAY

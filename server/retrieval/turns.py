@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from schema.vocabulary import EVENT_TYPES, ROLES, EventType, Role
 from server.errors import InvalidInput
 from server.retrieval.growing import Growing
 
+T = TypeVar("T")
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
@@ -22,11 +23,14 @@ SESSION_GAP: Final = 30 * 60.0
 _NONE: Final = -1
 
 
-class Key(Struct, frozen=True, order=True):
+class Key(Struct, frozen=True, order=True, gc=False):
     """Names an event: its conversation and its seq there."""
 
     conversation: str
     seq: int
+
+    def __deepcopy__(self, _memo: object) -> Key:
+        return self  # it cannot change
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -64,6 +68,7 @@ class Turns:
         self._session_numbers: dict[tuple[int, str], int] = {}
         self._last: dict[int, int] = {}
         self._newest_seq: dict[int, int] = {}
+        self._ranks: Rows = np.empty(0, np.intp)
         self._columns: dict[str, Growing] = {
             "conversation": Growing(np.int32),
             "seq": Growing(np.int64),
@@ -156,11 +161,17 @@ class Turns:
             self[name][rows] = _NONE
         for number in np.unique(self["conversation"][rows]):
             self._join(int(number))
+        self._forget_names()
+        return rows
+
+    def _forget_names(self) -> None:
+        """Drop the names of speakers and sessions that only removed events carried: they are text, too."""
         heard = np.bincount(self["speaker"] + 1, minlength=len(self.speakers) + 1)[1:]
         for number in np.flatnonzero(heard == 0):
             self._speaker_numbers.pop(self.speakers[number], None)
             self.speakers[number] = ""
-        return rows
+        left = np.bincount(self["session"][self["live"]], minlength=self.sessions)
+        self._session_numbers = {label: number for label, number in self._session_numbers.items() if left[number]}
 
     def _join(self, conversation: int) -> None:
         """Find the neighbours of a conversation's events anew, after some were removed."""
@@ -170,6 +181,13 @@ class Turns:
         self["before"][left[1:]] = np.where(joined, left[:-1], _NONE)
         self["after"][left[:-1]] = np.where(joined, left[1:], _NONE)
         self._last[conversation] = int(left[-1]) if len(left) else _NONE
+
+    @property
+    def ranks(self) -> Rows:
+        """The place of each conversation among all, by its name."""
+        if len(self._ranks) != len(self.conversations):
+            self._ranks = np.argsort(np.argsort(np.array(self.conversations)))
+        return self._ranks
 
     def key(self, row: int) -> Key:
         """Name a row."""
@@ -222,14 +240,13 @@ class Turns:
 class View:
     """The rows that one search may see, numbered anew from 0; what is outside it does not exist for the search.
 
-    Arrays of neighbours have one element more, ``size``, which stands for no event and leads to itself. What a search
-    works out about the rows alone is kept for the next one, so a view is worth keeping until the turns change.
+    ``size`` stands for no event, and is its own neighbour: padded arrays have one element more for it. What a search
+    works out about the rows alone is ``kept`` for the next one, so a view is worth keeping until the turns change.
     """
 
     def __init__(self, turns: Turns, within: Mask | None) -> None:
         self._turns = turns
-        self._columns: dict[str, npt.NDArray[Any]] = {}
-        self.norms: dict[Any, Any] = {}  # of lengths, by the options that shape them
+        self.kept: dict[Any, Any] = {}
         self.whole = within is None and turns.live == len(turns)
         live = turns["live"]
         self.rows: Rows = (
@@ -237,14 +254,20 @@ class View:
         )
         self.size = len(self.rows)
         self.sessions = turns.sessions
+        self._around = np.empty((0, self.size + 1), np.int32)
+
+    def keep(self, name: Any, make: Callable[[], T]) -> T:
+        """Return what was worked out under a name, or work it out."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        found: T = self.kept[name]
+        return found
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the turns, by this view's numbers."""
         if self.whole:
             return self._turns[name]
-        if name not in self._columns:
-            self._columns[name] = self._turns[name][self.rows]
-        return self._columns[name]
+        return self.keep(("column", name), lambda: self._turns[name][self.rows])
 
     @cached_property
     def _local(self) -> Rows:
@@ -257,34 +280,24 @@ class View:
         """Return this view's numbers of rows; ``size`` for those outside it."""
         return rows if self.whole else self._local[rows]
 
-    @cached_property
-    def steps(self) -> _Steps:
-        """Neighbours by distance."""
-        before = np.append(self._local[self.column("before")], self.size)
-        after = np.append(self._local[self.column("after")], self.size)
-        return _Steps(before, after)
+    def around(self, reach: int) -> npt.NDArray[np.int32]:
+        """Return each event and its neighbours in its session, padded: itself, 1 before, 1 after, 2 before, 2 after …
 
+        One row each, 1 + 2 * ``reach`` of them. No event is at the same distance of two others on the same side.
+        """
+        if len(self._around) < 1 + 2 * reach:
+            self._around = self._walked(reach)
+        return self._around[: 1 + 2 * reach]
 
-class _Steps:
-    """The neighbours of every event, at distance 1, 2, 3 …"""
-
-    def __init__(self, before: Rows, after: Rows) -> None:
-        self._before = [before]
-        self._after = [after]
-
-    def before(self, distance: int) -> Rows:
-        """The event ``distance`` turns earlier in the session."""
-        return _walk(self._before, distance)
-
-    def after(self, distance: int) -> Rows:
-        """The event ``distance`` turns later in the session."""
-        return _walk(self._after, distance)
-
-
-def _walk(known: list[Rows], distance: int) -> Rows:
-    while len(known) < distance:
-        known.append(known[0][known[-1]])
-    return known[distance - 1]
+    def _walked(self, reach: int) -> npt.NDArray[np.int32]:
+        found = np.empty((1 + 2 * reach, self.size + 1), np.int32)
+        found[0] = np.arange(self.size + 1)
+        for side, name in enumerate(("before", "after"), 1):
+            rows = self.column(name)
+            step = np.append(np.where(rows < 0, self.size, self.local(rows)), self.size)
+            for place in range(side, len(found), 2):
+                found[place] = step if place == side else step[found[place - 2]]
+        return found
 
 
 def _number(name: str, numbers: dict[str, int], names: list[str]) -> int:

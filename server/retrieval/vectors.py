@@ -76,7 +76,10 @@ class Vectors:
             found = (matrix @ vector)[rows]
         else:
             found = matrix[rows] @ vector
-        return np.where(present, found, np.nan).astype(np.float64)
+        similar: Floats = found.astype(np.float64)
+        if not present.all():
+            similar[~present] = np.nan
+        return similar
 
 
 def unit(vectors: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -55,8 +57,9 @@ class Place(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """``user`` or ``conversation``, or neither: all of the tenant.
 
-    ``until``: of a conversation, only what it held up to this seq. ``also_tokens``: what else was ranked is wanted too,
-    for a context of so many tokens.
+    ``until``: of a conversation, only what it held up to this seq. ``heads``: only what each conversation itself had
+    appended up to its seq: as another search saw them. ``also_tokens``: what else was ranked is wanted too, for a
+    context of so many tokens.
     """
 
     query: str
@@ -68,6 +71,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     within: tuple[ConversationId, ...] | None = None
     min_seq: int | None = None
     until: int | None = None
+    heads: Mapping[UUID, int] | None = None
     also_tokens: int = 0
     explain: bool = False
     why_not: tuple[Place, ...] = ()

@@ -6,56 +6,38 @@ tenant, user_key and user together: two users whose keys collide stay two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from server.database.connections import Database, hot_connection
-from server.database.ids import ConversationId, user_key
 from server.database.round_trip import SETTING_TENANT, Statement, round_trip
 from server.database.tenant import Tenant
-from server.errors import NotFound
 from server.log.lineage import Lineage
 
 NO_VERSION: Final = 0
 
 # One number for all that a family shows, so that a search asks for no more while nothing has changed: an exclusive or
 # over its conversations of a 64-bit hash of each one's state. What it has of vectors is another such number.
-_STATE: Final = """
+STATE: Final = """
     count(*), coalesce(sum(c.head - coalesce(c.fork_seq, 0)), 0)::bigint, coalesce(bit_xor(hash_record_extended(
         ROW(c.id, c.head, c.epoch, c.floor, c.deleted_at, c.recorded_at), 0)), 0)
 """
-_FAMILY: Final = """
-    c.user_key = %(user_key)s AND c.tenant_id = %(tenant)s AND c.user_id IS NOT DISTINCT FROM {user}
-"""
-_EMBEDDED: Final = """
+EMBEDDED: Final = """
     SELECT coalesce(bit_xor(hash_record_extended(ROW(p.conversation, p.seq), 0)), 0)
     FROM embedding_progress p
     WHERE p.user_key = %(user_key)s AND p.tenant_id = %(tenant)s AND p.version = %(version)s
 """
-_OF_USER: Final = Statement(f"""
-SELECT s.*, ({_EMBEDDED}) FROM (
-    SELECT %(user)s::text, {_STATE} FROM conversation c WHERE {_FAMILY.format(user="%(user)s::text")}) s
-""")
-_OF_CONVERSATION: Final = Statement(f"""
-WITH n AS MATERIALIZED (
-    SELECT c.user_id FROM conversation c
-    WHERE c.user_key = %(user_key)s AND c.id = %(id)s AND c.tenant_id = %(tenant)s AND c.deleted_at IS NULL
-)
-SELECT n.user_id, s.*, ({_EMBEDDED})
-FROM n CROSS JOIN LATERAL (SELECT {_STATE} FROM conversation c WHERE {_FAMILY.format(user="n.user_id")}) s
-""")
 _MEMBERS: Final = Statement(f"""
 SELECT c.id, c.deleted_at IS NULL, c.head, c.floor, c.epoch, c.recorded_at, c.lineage, c.lineage_end,
     coalesce(p.seq, 0),
     (sum(c.head - coalesce(c.fork_seq, 0)) OVER ())::bigint,
     bit_xor(hash_record_extended(ROW(c.id, c.head, c.epoch, c.floor, c.deleted_at, c.recorded_at), 0)) OVER (),
-    ({_EMBEDDED})
+    ({EMBEDDED})
 FROM conversation c
 LEFT JOIN embedding_progress p ON p.user_key = c.user_key AND p.conversation = c.id AND p.version = %(version)s
     AND p.tenant_id = %(tenant)s
-WHERE {_FAMILY.format(user="%(user)s::text")}
+WHERE c.user_key = %(user_key)s AND c.tenant_id = %(tenant)s AND c.user_id IS NOT DISTINCT FROM %(user)s::text
 ORDER BY c.id
 """)
 
@@ -112,35 +94,11 @@ class Members(NamedTuple):
     by_id: dict[UUID, Member]
 
 
-async def of_user(database: Database, tenant: Tenant, user: str, version: int) -> tuple[Family, Stamp]:
-    """Return a user's family and its state; one that nobody knows has no conversations. Raises DatabaseUnavailable."""
-    key = user_key(tenant.salt, "user", user)
-    ((_, *stamp),) = await _read(database, _OF_USER, _values(tenant, key, version) | {"user": user})
-    return Family(tenant.id, key, user), Stamp(*stamp)
-
-
-async def of_conversation(database: Database, tenant: Tenant, at: ConversationId, version: int) -> tuple[Family, Stamp]:
-    """Return the family that a conversation belongs to; raises NotFound and DatabaseUnavailable."""
-    rows = await _read(database, _OF_CONVERSATION, _values(tenant, at.user_key, version) | {"id": at.uuid})
-    if not rows:
-        raise NotFound("no such conversation")
-    ((user, *stamp),) = rows
-    return Family(tenant.id, at.user_key, user), Stamp(*stamp)
-
-
 async def members(database: Database, tenant: Tenant, family: Family, version: int) -> Members:
     """Return the conversations of a family; raises DatabaseUnavailable."""
-    values = _values(tenant, family.user_key, version) | {"user": family.user}
-    rows = await _read(database, _MEMBERS, values)
+    values = {"tenant": tenant.id, "user_key": family.user_key, "user": family.user, "version": version}
+    async with hot_connection(database) as connection:
+        rows = await round_trip(connection, [SETTING_TENANT(values), _MEMBERS(values)])
     by_id = {row[0]: Member._make((*row[:6], Lineage(row[6] or [], row[7] or []), row[8])) for row in rows}
     stamp = Stamp(len(rows), *rows[0][9:]) if rows else Stamp(0, 0, 0, 0)
     return Members(stamp, by_id)
-
-
-def _values(tenant: Tenant, key: int, version: int) -> dict[str, Any]:
-    return {"tenant": tenant.id, "user_key": key, "version": version}
-
-
-async def _read(database: Database, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    async with hot_connection(database) as connection:
-        return await round_trip(connection, [SETTING_TENANT(values), statement(values)])

@@ -19,9 +19,9 @@ from server.database.tenant import Tenant
 from server.embeddings.versions import Version
 from server.errors import DatabaseUnavailable, NotFound, Rebuilding
 from server.retrieval import times
-from server.search import family
 from server.search.family import NO_VERSION, Family, Stamp
 from server.search.resident import EVENT_BYTES, Resident
+from server.search.stamps import Stamps
 
 PATIENCE: Final = 10.0  # seconds that a request waits for an index; the work goes on without it
 _LOADS: Final = 2  # families that are being loaded at once
@@ -50,8 +50,15 @@ class Indexes:
         self._cache: Cache[_Key, Resident] = Cache(limit_bytes)
         self._loading: dict[_Key, Resident] = {}
         self._places = asyncio.Semaphore(_LOADS)
+        self._stamps = Stamps(database)
+        self._versions: set[int] = set()
         self.hits = 0
         self.misses = 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """What may be held."""
+        return self._cache.limit_bytes
 
     @property
     def evictions(self) -> int:
@@ -70,14 +77,14 @@ class Indexes:
 
     async def of_user(self, tenant: Tenant, user: str, version: Version | None) -> Resident | TooLarge:
         """Return a user's index; raises Rebuilding when it takes too long, and DatabaseUnavailable."""
-        return await self._get(tenant, version, lambda number: family.of_user(self._database, tenant, user, number))
+        return await self._get(tenant, version, lambda number: self._stamps.of_user(tenant, user, number))
 
     async def of_conversation(
         self, tenant: Tenant, conversation: ConversationId, version: Version | None
     ) -> Resident | TooLarge:
         """Return the index of the family of a conversation; raises NotFound, Rebuilding and DatabaseUnavailable."""
         found = await self._get(
-            tenant, version, lambda number: family.of_conversation(self._database, tenant, conversation, number)
+            tenant, version, lambda number: self._stamps.of_conversation(tenant, conversation, number)
         )
         if isinstance(found, Resident):
             member = found.members.get(conversation.uuid)
@@ -104,7 +111,7 @@ class Indexes:
             return TooLarge(found, stamp)
         self.misses += 1
         if resident is None:
-            resident = Resident(found, version, self.executor)
+            resident = Resident(found, version, self.executor, lambda: self._others(key))
         await self._reach(key, resident, tenant, stamp, asked)
         return resident
 
@@ -133,6 +140,12 @@ class Indexes:
             if self._loading.get(key) is resident:
                 del self._loading[key]
         self._cache.put(key, resident, resident.nbytes)
+        self._versions.add(key.version)
+
+    def _others(self, key: _Key) -> list[Resident]:
+        """Return what is held of the same family for other versions."""
+        held = (self._cache.peek(_Key(key.family, version)) for version in self._versions - {key.version})
+        return [resident for resident in held if resident is not None]
 
     async def warm(self) -> None:
         """Load, in a thread, the library that reads dates: it takes a fifth of a second, once."""

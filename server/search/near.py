@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 # Fewer vectors than this are looked at one by one in less time than a request takes otherwise.
 THRESHOLD: Final = 20_000
-_EF_CONSTRUCTION: Final = 128  # twice pgvector's own: recall before build time
+# Twice pgvector's own links, three times its candidates: recall before build time and size. Of 110,000 vectors of the
+# static model, which lie close together, m = 16 finds .953 of the ten nearest, 24 finds .980, 32 finds .996.
+_M: Final = 32
+_EF_CONSTRUCTION: Final = 200
 _LOCK: Final = 0x7475726E_6E656172  # "turnnear": one build at a time in a database
 _AGAIN: Final = 600.0  # seconds until a build that failed is tried again
 
@@ -89,7 +92,7 @@ async def build(connection: psycopg.AsyncConnection, version: Version, *, thresh
         await connection.execute("SET maintenance_work_mem = '256MB'")
         await connection.execute(
             f"CREATE INDEX CONCURRENTLY {name} ON {relation} USING hnsw (embedding {operators}) "
-            f"WITH (ef_construction = {_EF_CONSTRUCTION})".encode()
+            f"WITH (m = {_M}, ef_construction = {_EF_CONSTRUCTION})".encode()
         )
         logger.info("the HNSW index of %s is built", version.name)
         return True

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from server.retrieval.budget import neighbourhoods, preference
+from server.retrieval.newness import NEWNESS, age, newer_first
 from server.retrieval.planner import Replanned
 from server.retrieval.query_types.wish import Wish
 from server.retrieval.ranking import Evidence
@@ -14,6 +15,7 @@ from server.retrieval.turns import Key
 
 MOST: Final = 1000
 _LEGS: Final = {"lexical": "bm25", "dense": "vector"}
+_NEW: Final = 2 * NEWNESS.half_life  # events; of what is older, newness is no reason
 
 
 class Preferred(NamedTuple):
@@ -28,20 +30,22 @@ class Preferred(NamedTuple):
     tokens: int
 
 
-def preferred(wish: Wish, replanned: Replanned, budget: int) -> list[Preferred]:
+def preferred(wish: Wish, replanned: Replanned, budget: int, *, whole: bool = True) -> list[Preferred]:
     """Return what to show in a context of so many tokens, best first: answers by their place in the log come first.
 
-    There is twice as much as fits, since some of it may be shown already.
+    There is twice as much as fits, since some of it may be shown already. ``whole``: all of the scope was in view, so
+    that it is known what is new.
     """
     if budget <= 0 or not len(replanned.ranking.evidence.pool):
         return []
-    evidence = replanned.ranking.evidence
+    ranking = newer_first(replanned.ranking) if whole else replanned.ranking
+    evidence = ranking.evidence
     sizes = evidence.turns["tokens"]
     ranks = {name: _ranks(evidence, leg) for leg, name in _LEGS.items() if leg in evidence.features}
     first = [one for one in replanned.found if one.score is None or wish.coverage == "span"]
     chosen: dict[Key, Preferred] = {}
     left = 2 * budget
-    neighbours = neighbourhoods(replanned.ranking.plan, budget)
+    neighbours = neighbourhoods(ranking.plan, budget)
 
     def take(key: Key, why: str, *, hit: bool) -> None:
         nonlocal left
@@ -51,11 +55,12 @@ def preferred(wish: Wish, replanned: Replanned, budget: int) -> list[Preferred]:
             left -= size
 
     for number, one in enumerate(first, 1):
-        take(one.key, f"newest {_nth(number)}" if one.score is None else _why(evidence, ranks, one.key), hit=True)
-    for key, beside in preference(replanned.ranking, neighbours):
+        why = f"newest {_nth(number)}" if one.score is None else _why(evidence, ranks, one.key, whole=whole)
+        take(one.key, why, hit=True)
+    for key, beside in preference(ranking, neighbours):
         if left <= 0 or len(chosen) >= MOST:
             break
-        why = _why(evidence, ranks, key) if beside is None else f"beside event {beside.seq}"
+        why = _why(evidence, ranks, key, whole=whole) if beside is None else f"beside event {beside.seq}"
         take(key, why, hit=beside is None)
     return list(chosen.values())
 
@@ -67,12 +72,17 @@ def _ranks(evidence: Evidence, leg: str) -> np.ndarray[tuple[int], np.dtype[np.i
     return len(values) - np.searchsorted(ascending, values, side="right") + 1
 
 
-def _why(evidence: Evidence, ranks: dict[str, np.ndarray[tuple[int], np.dtype[np.intp]]], key: Key) -> str:
+def _why(
+    evidence: Evidence, ranks: dict[str, np.ndarray[tuple[int], np.dtype[np.intp]]], key: Key, *, whole: bool
+) -> str:
     local = evidence.view.local(np.array([evidence.turns.rows_of[key]]))[0]
     place = int(np.searchsorted(evidence.pool, local))
     if place >= len(evidence.pool) or evidence.pool[place] != local:
         return "found"
-    return ", ".join(f"{name} {_nth(int(rank[place]))}" for name, rank in ranks.items())
+    parts = [f"{name} {_nth(int(rank[place]))}" for name, rank in ranks.items()]
+    if whole and (newer := age(evidence, int(local))) < _NEW:
+        parts.append(f"newest {_nth(newer + 1)}")
+    return ", ".join(parts)
 
 
 def _nth(number: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from copy import deepcopy
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ import numpy as np
 from msgspec import structs
 
 from server.database.connections import Database
+from server.database.ids import ConversationId
 from server.database.tenant import Tenant
 from server.embeddings.vectors import vectors_of
 from server.embeddings.versions import Version
@@ -27,6 +29,7 @@ from server.retrieval.index import Index
 from server.retrieval.text import build
 from server.retrieval.turns import Entry, Key, Mask, View
 from server.search import reading
+from server.search.bodies import MOST_BYTES, Bodies
 from server.search.family import NO_VERSION, Family, Member, Members, Stamp, members
 from server.search.labels import Labels
 from server.search.reading import Range
@@ -38,14 +41,18 @@ T = TypeVar("T")
 # What a search may do on the loop: about a millisecond or two. More goes to a thread.
 ON_THE_LOOP: Final = 3_000  # events searched
 _ADD_ON_THE_LOOP: Final = 16  # events indexed
-# What an event takes, measured with messages of 30 words and 256 dimensions; see benchmarks/search.py.
-EVENT_BYTES: Final = 2_200
+# What an event takes, by a process's growth, with messages of 30 words and 256 dimensions; see benchmarks/search.py.
+EVENT_BYTES: Final = 2_600
 _EMPTY_BYTES: Final = 40_000
 _MOST_VIEWS: Final = 4
-_VIEW_BYTES: Final = 80  # an event's neighbours and lengths in one view
+_VIEW_BYTES: Final = 100  # an event's neighbours and lengths in one view
+_BODY_BYTES: Final = 900  # of an event that was an answer
+_OVERHEAD: Final = 1.4  # of a process over what can be counted: the allocator's share, and what loading leaves behind
 _RECOUNT: Final = 1.05  # counting reads every term, so it is done only after some growth
 _VECTORS_AT_ONCE: Final = 20_000
 _FRAME: Final = 4  # tokens of a message besides its text, in common chat templates
+
+_BEGUN: Final = Stamp(-1, 0, 0, 0)  # of no family: there is something to catch up with
 
 _named: Final = msgspec.json.Decoder(dict[str, int])
 
@@ -58,10 +65,31 @@ class _Read(NamedTuple):
     deletions: list[Deletion]
 
 
-class Resident:
-    """Use ``index`` and the masks by `run` only, which keeps searches and changes apart."""
+class _Copied(NamedTuple):
+    """What an index begins with that is like another one but for the vectors."""
 
-    def __init__(self, family: Family, version: Version | None, executor: Executor) -> None:
+    words: Index
+    labels: Labels
+    indexed: dict[UUID, int]
+    deletions: list[Deletion]
+    members: Mapping[UUID, Member]
+    counted: int
+    nbytes: int
+
+
+class Resident:
+    """Use ``index`` and the masks by `run` only, which keeps searches and changes apart.
+
+    ``others``: gives the indexes of the same family for other versions.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        version: Version | None,
+        executor: Executor,
+        others: Callable[[], Sequence[Resident]] = lambda: (),
+    ) -> None:
         self.family = family
         self.version = version
         self.index = Index()
@@ -71,12 +99,14 @@ class Resident:
         self.validated = 0.0  # when the question was asked whose answer is shown; monotonic
         self.nbytes = _EMPTY_BYTES
         self._executor = executor
+        self._others = others
         self._lock = asyncio.Lock()
         self._catching_up: asyncio.Task[None] | None = None
         self._indexed: dict[UUID, int] = {}
         self._embedded: dict[UUID, int] = {}
         self._deletions: list[Deletion] = []
         self._views: dict[UUID | None, View] = {}
+        self._bodies = Bodies()
         self._counted = 0  # events when the bytes were counted
         self.loading = (0, 0)  # events done, of how many
 
@@ -89,6 +119,44 @@ class Resident:
             if self._catching_up is None or self._catching_up.done():
                 self._catching_up = asyncio.create_task(self._catch_up(database, tenant), name="catch up")
             await asyncio.shield(self._catching_up)
+
+    async def copied(self) -> _Copied | None:
+        """Return all of it but the vectors, for another version; None of an index that was never up to date."""
+        if self._catching_up is not None:
+            await asyncio.wait({self._catching_up})
+
+        def copy() -> _Copied | None:
+            # Half of a catch-up would be taken for all of it: what was erased meanwhile might stay.
+            if self.stamp is None or (self._catching_up is not None and not self._catching_up.done()):
+                return None
+            return _Copied(
+                self.index.without_vectors(),
+                deepcopy(self.labels),
+                dict(self._indexed),
+                list(self._deletions),
+                self.members,
+                self._counted,
+                self.nbytes,
+            )
+
+        return await self.run(copy, thread=True)
+
+    async def read(self, database: Database, tenant: Tenant, keys: Sequence[Key]) -> list[StoredEvent | None]:
+        """Return events as of the state that the index was brought to, or of a later one; None for what is gone.
+
+        Raises DatabaseUnavailable.
+        """
+        bodies = self._bodies
+        found = [bodies.get(key) for key in keys]
+        missing = [key for key, event in zip(keys, found, strict=True) if event is None]
+        if not missing:
+            return found
+        places = [(ConversationId(self.family.user_key, UUID(hex=key.conversation)), key.seq) for key in missing]
+        read = dict(zip(missing, await reading.answers(database, tenant, places), strict=True))
+        for key, event in read.items():
+            if event is not None:
+                bodies.put(key, event)  # which nobody asks any more, if something was removed meanwhile
+        return [read.get(key) if event is None else event for key, event in zip(keys, found, strict=True)]
 
     async def run(self, work: Callable[[], T], *, thread: bool) -> T:
         """Do something with the index while nobody changes it, in a thread if it takes long."""
@@ -135,6 +203,8 @@ class Resident:
         return None
 
     async def _catch_up(self, database: Database, tenant: Tenant) -> None:
+        if self.stamp is None and not len(self.index):
+            await self._begin()
         asked = monotonic()
         found = await members(database, tenant, self.family, self.version.id if self.version else NO_VERSION)
         if self._is_replaced(found):
@@ -147,13 +217,27 @@ class Resident:
         recount = size > self._counted * _RECOUNT or size < self._counted / _RECOUNT or not self._counted
         await self.run(lambda: self._finish(found, asked, recount=recount), thread=recount and size > ON_THE_LOOP)
 
+    async def _begin(self) -> None:
+        """Take over what the family's index for another version knows beside vectors, if there is one.
+
+        Reading the log takes many times as long. Nothing is shared: each goes on by itself.
+        """
+        for other in self._others():
+            taken = await other.copied()
+            if taken is not None:
+                self.index, self.labels, self._indexed, self._deletions = taken[:4]
+                self.members, self._counted, self.nbytes = taken[4:]
+                self.stamp = _BEGUN
+                return
+
     def _finish(self, found: Members, asked: float, *, recount: bool) -> None:
         self.members, self.stamp, self.validated = found.by_id, found.stamp, asked
         self._views.clear()
         if recount:
             self._counted = len(self.index)
             held = self.index.nbytes + self.labels.nbytes + _VIEW_BYTES * self._counted
-            self.nbytes = _EMPTY_BYTES + held + 1_000 * len(found.by_id)
+            bodies = min(MOST_BYTES, _BODY_BYTES * self._counted)
+            self.nbytes = _EMPTY_BYTES + int(_OVERHEAD * held) + bodies + 1_000 * len(found.by_id)
         else:
             self.nbytes += (len(self.index) - self._counted) * EVENT_BYTES
 
@@ -175,6 +259,7 @@ class Resident:
         self._embedded.clear()
         self._deletions.clear()
         self._views.clear()
+        self._bodies = Bodies()
         self._counted = 0
 
     async def _remove_what_is_gone(self, database: Database, tenant: Tenant, found: Members) -> None:
@@ -188,6 +273,7 @@ class Resident:
         left = await reading.live(database, tenant, self.family, shrunk)
 
         def remove() -> None:
+            self._bodies = Bodies()
             turns = self.index.turns
             for owner, _, _ in shrunk:
                 if owner.hex not in turns.conversations:

@@ -39,11 +39,12 @@ CANDIDATES: Final = 100  # at least; as many as are asked for
 _FOREVER: Final = 2**62  # a seq that no conversation reaches
 _BESIDE: Final = 1  # turns on each side that come along, to be scored with
 
-# Beyond what a scan finds at first, iterative scan goes on until the filters have left enough.
-_SETTING_SCAN: Final = Statement("""
-SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '800', true),
+# As many candidates as pgvector allows; where filters leave too few of them, iterative scan goes on.
+SCAN: Final = """
+SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '1000', true),
     set_config('hnsw.max_scan_tuples', '200000', true)
-""")
+"""
+_SETTING_SCAN: Final = Statement(SCAN)
 _NEAR: Final = """
 WITH near AS MATERIALIZED (
     SELECT v.user_key, v.conversation, v.seq FROM {relation} v

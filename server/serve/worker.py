@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from server.database.address import HandedAddress
 from server.operations import logs
 from server.serve import http
 from server.serve.signals import StopSignals
@@ -28,16 +29,6 @@ class Orders(msgspec.Struct, frozen=True):
     settings: Settings
     conninfo: dict[str, str]
     listener: int
-
-
-class HandedAddress:
-    """An address for the roles that a server process needs, and no other."""
-
-    def __init__(self, conninfo: dict[str, str]) -> None:
-        self._conninfo = conninfo
-
-    def conninfo(self, role: str) -> str:
-        return self._conninfo[role]
 
 
 def encode(orders: Orders) -> bytes:

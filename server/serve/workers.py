@@ -25,7 +25,8 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("turnstone_runtime", "turnstone_worker", "turnstone_eraser")  # a server neither creates roles nor tables
+# A server creates no roles; tables only by an operator's command, for an embedding version and its index.
+ROLES = ("turnstone_runtime", "turnstone_worker", "turnstone_eraser", "turnstone_owner")
 _LOOK_EVERY = 0.2  # seconds
 _EARLY_DEATH = 2.0  # seconds; a worker that ends sooner than this is not replaced at once
 

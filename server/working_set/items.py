@@ -176,12 +176,13 @@ def text_and_media(content: Raw | UnsetType) -> tuple[str, int]:
         return "", 0
     value = verbatim.value(content)
     if isinstance(value, list):
-        media = sum(_is_media(part) for part in value)
-        return "\n".join(_text(part) for part in value if not _is_media(part)), media
-    return _text(value), 0
+        media = sum(is_media(part) for part in value)
+        return "\n".join(text_of(part) for part in value if not is_media(part)), media
+    return text_of(value), 0
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return what is read of a part, or of a content that is no list: its text, or its JSON where it has none."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -191,7 +192,7 @@ def _text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _is_media(part: Any) -> bool:
-    """Whether a part is shown as media; one with a caption is shown by that."""
+def is_media(part: Any) -> bool:
+    """Say whether a part is shown as media; one with a caption is shown by that."""
     kind = part.get("type") if isinstance(part, dict) and not isinstance(part.get("caption"), str) else None
     return isinstance(kind, str) and any(word in kind for word in _MEDIA)

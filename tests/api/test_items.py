@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from server.database.address import EmbeddedAddress
 from server.database.connections import Database
@@ -235,6 +238,57 @@ async def test_a_deleted_conversation_answers_the_retry_of_its_deletion(client: 
     again = await client.delete(f"/v1/conversations/{conversation}", headers=retry)
     assert (again.status_code, again.json()["object"]) == (200, "conversation.deleted")
     assert (await client.delete(f"/v1/conversations/{never}", headers=retry)).status_code == 404
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_any_list_is_what_is_there(servers: Callable[[], Awaitable[httpx.AsyncClient]], seed: int) -> None:
+    """From memory and from the database, on the server that wrote and on the other, whatever came in between."""
+    dice = random.Random(seed)
+    pair = [await servers(), await servers()]
+    conversation = await new_conversation(pair[0])
+    url = f"/v1/conversations/{conversation}"
+    places: list[str] = []  # each item's id, in order
+    hidden: set[str] = set()
+    for number in range(120):
+        client = dice.choice(pair)
+        alive = [item for item in places if item not in hidden]
+        match dice.choice(["items", "items", "events", "other", "delete", "delete", "erase"]):
+            case "items":
+                new = [{"role": "user", "content": f"{number}.{n}"} for n in range(dice.choice([1, 1, 3, 20]))]
+                named = dice.random() < 0.3
+                sent = [item | ({"id": f"mine {number} {n}"} if named else {}) for n, item in enumerate(new)]
+                answer = await client.post(f"{url}/items", json={"items": sent})
+                places += [item["id"] for item in answer.json()["data"]]
+            case "events":
+                event = {"type": "tool_result", "call_id": "c", "content": {"n": number}}
+                answer = await client.post(f"{url}/events", json={"events": [event] * dice.choice([1, 150])})
+                places += [one["id"].replace("evt_", "fco_") for one in answer.json()["events"]]
+            case "other":
+                await client.post(f"{url}/events", json={"events": [{"type": "summary", "content": "so far"}]})
+            case "delete" if alive:
+                gone = dice.choice([alive[0], alive[-1], dice.choice(alive)])
+                assert await delete(client, conversation, gone) == 200
+                hidden.add(gone)
+                assert (await client.get(f"{url}/items/{gone}")).status_code == 404
+            case "erase" if alive:
+                gone = dice.choice(alive[-5:])
+                event_id = re.sub("^(msg|fco)_", "evt_", gone)
+                assert (await client.delete(f"{url}/events/{event_id}")).status_code == 200
+                hidden.add(gone)
+        order = dice.choice(["asc", "desc"])
+        limit = dice.choice([1, 5, 20, 100])
+        query: dict[str, Any] = {"order": order, "limit": limit}
+        ordered = places if order == "asc" else places[::-1]
+        if places and dice.random() < 0.5:
+            after = dice.choice([*places[-5:], *places[:5]])
+            if not after.startswith("mine") or after not in hidden:  # an erased event is no place by its caller's id
+                query["after"] = after
+                ordered = ordered[ordered.index(after) + 1 :]
+        expected = [item for item in ordered if item not in hidden]
+        for reader in pair:
+            page = (await reader.get(f"{url}/items", params=query)).json()
+            assert [item["id"] for item in page["data"]] == expected[:limit], (number, query)
+            assert page["has_more"] == (len(expected) > limit)
 
 
 async def test_ten_thousand_items_page_in_order_while_others_append(client: httpx.AsyncClient) -> None:

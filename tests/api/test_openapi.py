@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from schemathesis.openapi import from_dict
 
 from server.api.docs import INTRODUCTION, TAGS
 from server.app import create_app
 from server.database.address import EmbeddedAddress
+from server.database.connections import Database
 from server.settings import Settings
+from tests.operator_steps import Operator
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 Operation = tuple[str, str, dict[str, Any]]
@@ -114,6 +117,8 @@ async def test_examples_run(client: httpx.AsyncClient, document: dict[str, Any])
     for path, method, operation in operations(document):
         if operation["operationId"] == "stream_events":
             continue  # endless; it is tested with the stream
+        if path.startswith("/v1/embeddings/migration/") and method == "post":
+            continue  # they have an order, see below
         bodies: list[dict[str, Any] | None] = [None]
         for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
             bodies = [{"type": media_type, "value": one["value"]} for one in content["examples"].values()]
@@ -128,6 +133,33 @@ async def test_examples_run(client: httpx.AsyncClient, document: dict[str, Any])
             assert str(answer.status_code) in operation["responses"]
             ran += 1
     assert ran > 20
+
+
+async def test_the_examples_of_a_migration_run(
+    client: httpx.AsyncClient, document: dict[str, Any], database: Database, address: EmbeddedAddress
+) -> None:
+    """In the order of a migration; what would take long to measure is taken as measured."""
+    operator = Operator(client, database)
+    await operator.add("minilm-384")
+    steps = ["plan", "start", "backfill", "pause", "resume", "verify", "shadow", "compare", "ramp", "cutover"]
+    again = ["start", "backfill", "verify", "shadow", "ramp", "cutover"]
+    for step in (*steps, "rollback", *again, "contract"):
+        if step in ("verify", "shadow"):
+            await operator.verified()
+        if step == "ramp":
+            await operator.compared()
+        if step == "contract":
+            with psycopg.connect(address.conninfo("admin")) as connection:
+                connection.execute("UPDATE embedding_version SET state_since = now() - interval '73 hours'")
+        await operator.followed()
+        path = f"/v1/embeddings/migration/{step}"
+        operation = document["paths"][path]["post"]
+        for content in operation["requestBody"]["content"].values():
+            for example in content["examples"].values():
+                answer = await client.post(path, json=example["value"])
+                assert answer.status_code == 200, (step, answer.text)
+    tried = {path.rpartition("/")[2] for path in document["paths"] if path.startswith("/v1/embeddings/migration/")}
+    assert tried - {"history"} == {*steps, "rollback", "contract"}
 
 
 async def empty_tenant(client: httpx.AsyncClient) -> str:
@@ -150,7 +182,9 @@ async def resources(client: httpx.AsyncClient, operation: str) -> dict[str, str 
     snapshot = (await client.post(f"/v1/conversations/{made}/context", json={})).json()["snapshot_id"]
     named = {"conversation": made, "event": events[0]["id"], "seq": 1, "snapshot": snapshot}
     named["item"] = events[0]["id"].replace("evt_", "msg_")
-    return named | {"key": key, "tenant": tenant, "user": "ada"}
+    question = {"id": "q", "conversation": made, "question": "When?", "evidence": [events[0]["id"]]}
+    await client.post("/v1/golden", json={"name": "ours", "owner": "ida", "questions": [question]})
+    return named | {"key": key, "tenant": tenant, "user": "ada", "name": "ours"}
 
 
 async def test_the_curl_of_the_introduction_runs(client: httpx.AsyncClient) -> None:

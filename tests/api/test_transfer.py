@@ -285,6 +285,66 @@ async def test_an_export_comes_into_another_tenant_with_new_ids(source: Server, 
         ]
 
 
+async def test_deletions_come_into_another_tenant_as_deletions(source: Server, start: Start, tmp_path: Path) -> None:
+    """Also in forks, at whose end one stands, and after events that retention removed."""
+
+    async def items(server: Server, conversation: str) -> list[str]:
+        answer = await server.client.get(f"/v1/conversations/{conversation}/items", params={"order": "asc"})
+        return [item["content"][0]["text"] for item in answer.json()["data"]]
+
+    made = await source.post("/v1/conversations", {"user": "ada", "origin_id": "talk"})
+    url = f"/v1/conversations/{made['id']}"
+    events = [{"role": "user", "content": text, **more} for text, more in (("a", {}), ("b", {"id": "x/y"}), ("c", {}))]
+    appended = await source.post(f"{url}/events", {"events": events})
+    for event in (appended["events"][0]["id"].replace("evt", "msg"), "x%2Fy"):
+        assert (await source.client.delete(f"{url}/items/{event}")).is_success
+    fork = await source.post(f"{url}/fork", {"at_seq": 4, "origin_id": "fork"})
+    await source.post(f"/v1/conversations/{fork['id']}/events", {"events": [{"role": "user", "content": "d"}]})
+    last = await source.client.get(f"/v1/conversations/{fork['id']}/items", params={"limit": 1})
+    await source.client.delete(f"/v1/conversations/{fork['id']}/items/{last.json()['last_id']}")
+    file = tmp_path / "export.jsonl"
+    target = await start()
+    await target.post("/v1/conversations", {"user": "somebody"})
+    await source.export("--output", file)
+    for new, known in ((7, 0), (0, 7)):
+        assert f"{new} new, {known} already there" in await target.import_("jsonl", file)
+        [talk, forked] = await target.conversations(user="ada")
+        assert await items(target, talk["id"]) == await items(source, made["id"]) == ["c"]
+        assert await items(target, forked["id"]) == await items(source, fork["id"]) == ["b", "c"]
+        log = await target.events(talk["id"])
+        assert [(event["type"], event.get("content")) for event in log[3:]] == [
+            ("deletion", {"seq": 1}),
+            ("deletion", {"seq": 2}),
+        ]
+
+
+async def test_what_a_deletion_names_moves_with_it(source: Server, start: Start, tmp_path: Path) -> None:
+    """Retention removed what came before; and a deletion of what it removed is kept as an item, in its place."""
+    file = tmp_path / "export.jsonl"
+    conversation = (await source.post("/v1/conversations", {"user": "ada"}))["id"]
+    texts = [{"role": "user", "content": text} for text in "abcd"]
+    ids = (await source.post(f"/v1/conversations/{conversation}/events", {"events": texts}))["events"]
+    for place in (0, 2):
+        item = ids[place]["id"].replace("evt", "msg")
+        assert (await source.client.delete(f"/v1/conversations/{conversation}/items/{item}")).is_success
+    lines = (await source.export()).decode().splitlines()
+    without = [line for line in lines if '"seq":1,' not in line and '"seq":2,' not in line]
+    assert len(without) == len(lines) - 2
+    without = [line.replace('"head":6', '"head":6,"first":3,"floor":2') for line in without]
+    file.write_text("\n".join(line.replace('"events":6', '"events":4') for line in without))
+    target = await start()
+    await target.post("/v1/conversations", {"user": "somebody"})
+    assert "4 new" in await target.import_("jsonl", file)
+    [made] = await target.conversations(user="ada")
+    log = await target.events(made["id"])
+    assert [(event["type"], event["content"]) for event in log] == [
+        ("message", "c"),
+        ("message", "d"),
+        ("item", {"seq": 1}),
+        ("deletion", {"seq": 1}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from schema.embeddings import relation_name
 from schema.tables import embedding_routing
+from schema.vocabulary import VersionState
 from server.database.address import Address, EmbeddedAddress
 from server.database.connections import Database
 from server.database.ids import ConversationId, parse_conversation_id
@@ -30,7 +31,7 @@ from server.embeddings.lane import ROLE
 from server.embeddings.making import make, text_hash
 from server.embeddings.model import Model, open_model
 from server.embeddings.providers import Spec
-from server.embeddings.relations import create_relation, ensure_first, register
+from server.embeddings.relations import create_relation, ensure_first, probe, register
 from server.embeddings.texts import build
 from server.embeddings.vectors import vectors_of
 from server.embeddings.versions import DEFAULT_SPEC
@@ -374,11 +375,12 @@ def served() -> Iterator[EmbeddingServer]:
         yield server
 
 
-def add_version(address: Address, spec: Spec, name: str = "second") -> int:
+def add_version(address: Address, spec: Spec, name: str = "second", state: VersionState = "verified") -> int:
     """Add a version that every writer covers, as a migration does."""
+    found = probe(spec)
     with owning(address) as connection:
-        number, dimensions = register(connection, name, spec, state="writing")
-        create_relation(connection, number, dimensions)
+        number = register(connection, name, spec, found, state=state)
+        create_relation(connection, number, found.dimensions)
         connection.execute(
             sa.update(embedding_routing).values(
                 epoch=embedding_routing.c.epoch + 1, written=sa.func.array_append(embedding_routing.c.written, number)

@@ -27,6 +27,8 @@ SHARED = {
     "server": "which server processes are alive",
     "embedding_version": "models, by an operator",
     "embedding_routing": "which of them serves",
+    "embedding_history": "what operators did with them",
+    "embedding_worker": "which processes backfill",
 }
 # Of every table with tenants' rows, and of the relation of vectors that a database begins with.
 POLICIES = {**TENANT_POLICIES, "embedding_v1": RELATION_POLICY}
@@ -67,6 +69,11 @@ async def two_tenants(client: httpx.AsyncClient, address: EmbeddedAddress) -> tu
             "INSERT INTO embedding_failure SELECT user_key, id, 9, 1, tenant_id, 'error', 1 "
             "FROM conversation WHERE id = %s",
             "INSERT INTO embedding_progress SELECT user_key, id, 9, tenant_id, 1 FROM conversation WHERE id = %s",
+            "INSERT INTO golden_set SELECT tenant_id, 'set', 1, 'owner' FROM conversation WHERE id = %s",
+            "INSERT INTO golden_question SELECT user_key, tenant_id, 'set', 'q', 1, id, 'text', '{1}', ARRAY[id] "
+            "FROM conversation WHERE id = %s",
+            "INSERT INTO embedding_comparison SELECT user_key, id, tenant_id, id, now(), 1, 2, 1, 'default', "
+            "'{}', '{}', '{}', '{}', '{}', 1, 1 FROM conversation WHERE id = %s",
             f"INSERT INTO embedding_v1 SELECT user_key, id, 9, tenant_id, 'hash', '[{','.join(['1'] * 256)}]' "
             "FROM conversation WHERE id = %s",
         ):
@@ -235,6 +242,9 @@ MAY_NOT = [
     "UPDATE alembic_version SET version_num = 'x'",
     "UPDATE embedding_routing SET active = 1",
     "UPDATE embedding_version SET state = 'dropped'",
+    "UPDATE embedding_history SET who = 'somebody else'",
+    "DELETE FROM embedding_history",
+    "INSERT INTO embedding_history SELECT * FROM embedding_history",
     "DELETE FROM embedding_progress",
     "UPDATE embedding_progress SET seq = 0",
     "DELETE FROM embedding_v1",
@@ -287,7 +297,7 @@ async def test_another_tenants_ids_answer_like_missing_ones(
     (tenant,) = [one["id"] for one in listed if one["name"] == "default"]
     missing = conversation[:-1] + ("0" if conversation[-1] != "0" else "1")
     real = {"conversation": conversation, "event": "theirs", "user": "ada", "key": key, "tenant": tenant}
-    real |= {"item": "theirs", "seq": "1", "snapshot": "ctx_" + "0" * 48}
+    real |= {"item": "theirs", "seq": "1", "snapshot": "ctx_" + "0" * 48, "name": "set"}
     made_up = real | {"conversation": missing, "user": "nobody", "key": f"key_{'0' * 32}", "tenant": "ten_999999"}
     paths = create_app(settings, address).openapi_schema.to_schema()["paths"]
     bodies: dict[tuple[str, str], Any] = {

@@ -72,6 +72,14 @@ HARMLESS = {
             "state",
         )
     },
+    **{
+        ("embedding_history", column): "an operator's words, and ours" for column in ("action", "who", "note", "forced")
+    },
+    ("embedding_history", "detail"): "figures, and the names of tenants",
+    ("embedding_worker", "hostname"): "of a process",
+    ("embedding_worker", "why"): "words and figures of ours",
+    ("embedding_comparison", "query_type"): "one of a closed set",
+    ("embedding_comparison", "error"): "the name of a class",
     ("embedding_routing", "salt"): "random",
     ("embedding_routing", "tuning"): "an operator's numbers",
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -16,16 +18,22 @@ from server.database.address import EmbeddedAddress
 from server.database.connections import Database
 from server.database.ids import ConversationId, uuid7
 from server.database.ids import user_key as key_of
+from server.database.round_trip import round_trip
 from server.database.tenant import Tenant
 from server.errors import NotFound
 from server.log import conversations, erase
 from server.log.append import Appender
 from server.log.events import NewEvent
+from server.log.stored import StoredEvent
 from server.retrieval.index import Index
 from server.retrieval.plan import DEFAULT
-from server.retrieval.turns import Entry
+from server.retrieval.turns import Entry, Key
+from server.search import reading
+from server.search.bodies import MOST_BYTES, Bodies
+from server.search.family import NO_VERSION, Family, members
 from server.search.indexes import Indexes, TooLarge
 from server.search.resident import Resident
+from server.search.stamps import Stamps
 
 
 def said(text: str) -> NewEvent:
@@ -144,6 +152,87 @@ async def test_what_is_erased_leaves_memory(database: Database, tenant: Tenant, 
     assert len(resident.index) == 0
     again = await started(database, tenant, "ada", "a new hive")
     assert await found(indexes, tenant, "ada", "hive") == {(again.uuid.hex, 1)}
+
+
+async def test_answers_are_read_once_and_erased_ones_leave_memory(
+    database: Database, tenant: Tenant, indexes: Indexes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = await started(database, tenant, "ada", "the hive is green", "the hive is blue")
+    keys = [Key(at.uuid.hex, 2), Key(at.uuid.hex, 1)]
+    asked: list[int] = []
+    answers = reading.answers
+
+    async def counted(*given: Any) -> list[StoredEvent | None]:
+        asked.append(len(given[2]))
+        return await answers(*given)
+
+    monkeypatch.setattr(reading, "answers", counted)
+    resident = await indexes.of_user(tenant, "ada", None)
+    assert isinstance(resident, Resident)
+    for _ in range(2):
+        read = await resident.read(database, tenant, keys)
+        assert [event and event.content for event in read] == [Raw(b'"the hive is blue"'), Raw(b'"the hive is green"')]
+    assert asked == [2]
+    await erase.erase_event(database, tenant, at, 2, actor="test")
+    await indexes.of_user(tenant, "ada", None)
+    assert (await resident.read(database, tenant, keys))[0] is None
+    assert asked == [2, 2]
+
+
+def test_answers_in_memory_are_bounded() -> None:
+    bodies = Bodies()
+    now = datetime.now(UTC)
+    for seq in range(1, 2001):
+        content = Raw(b'"%b"' % (b"x" * (60_000 if seq == 7 else 900)))
+        bodies.put(
+            Key("c", seq),
+            StoredEvent(id="e", seq=seq, type="message", content=content, occurred_at=now, recorded_at=now),
+        )
+        assert bodies.nbytes <= MOST_BYTES
+    assert bodies.get(Key("c", 1)) is None
+    assert bodies.get(Key("c", 7)) is None
+    assert bodies.get(Key("c", 2000)) is not None
+
+
+async def test_many_states_are_asked_for_in_one_round_trip(
+    database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [await started(database, tenant, f"user {n}", *["x"] * n) for n in range(1, 9)]
+    alone = await started(database, tenant, None, "x", "x")
+    trips: list[int] = []
+
+    async def counted(*given: Any) -> list[tuple[Any, ...]]:
+        trips.append(1)
+        return await round_trip(*given)
+
+    monkeypatch.setattr("server.search.stamps.round_trip", counted)
+    stamps = Stamps(database, lanes=1)
+    found = await asyncio.gather(*(stamps.of_user(tenant, f"user {n}", NO_VERSION) for n in range(1, 10)))
+    assert len(trips) == 1
+    assert [stamp.events for _, stamp in found] == [1, 2, 3, 4, 5, 6, 7, 8, 0]
+    for (family, stamp), at in zip(found, users, strict=False):
+        assert await stamps.of_conversation(tenant, at, NO_VERSION) == (family, stamp)
+        assert (await members(database, tenant, family, NO_VERSION)).stamp == stamp
+    nobody = ConversationId(alone.user_key, uuid7())
+    both = await asyncio.gather(
+        stamps.of_conversation(tenant, nobody, NO_VERSION),
+        stamps.of_conversation(tenant, alone, NO_VERSION),
+        return_exceptions=True,
+    )
+    assert isinstance(both[0], NotFound)
+    assert both[1] == (Family(tenant.id, alone.user_key, None), (1, 2, *both[1][1][2:]))  # type: ignore[index]
+
+
+async def test_a_state_is_never_older_than_the_question(database: Database, tenant: Tenant) -> None:
+    appender, stamps = Appender(database), Stamps(database)
+    at = await started(database, tenant, "ada", "x")
+
+    async def ask() -> int:
+        appended = await appender.append(tenant, at, [said("x")])
+        _, stamp = await stamps.of_user(tenant, "ada", NO_VERSION)
+        return stamp.events - appended.head
+
+    assert min(await asyncio.gather(*(ask() for _ in range(50)))) >= 0
 
 
 async def test_a_conversation_that_came_again_under_its_id_is_indexed_anew(

@@ -14,7 +14,7 @@ from pathlib import Path
 from server.settings import CHOICES, TABLE
 
 README = Path(__file__).parents[2] / "README.md"
-_TOUR = re.compile(r"(?<=## Five minutes\n).*?(?=\n## )", re.DOTALL)
+TOUR = re.compile(r"(?<=## Five minutes\n).*?(?=\n## )", re.DOTALL)
 _BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 _SETTINGS = re.compile(r"(?<=### Settings\n\n).*?(?=\n## )", re.DOTALL)
 _VARIABLE = (
@@ -26,10 +26,10 @@ _VARIABLE = (
 _MARK = "--- the next command ---"
 
 
-def tour(text: str) -> list[tuple[str, str]]:
-    """Return the tour's commands, each with the output that the README shows."""
+def tour(text: str, section: re.Pattern[str] = TOUR) -> list[tuple[str, str]]:
+    """Return the tour's commands, or another section's, each with the output that the README shows."""
     found = []
-    for block in _BLOCK.findall(_TOUR.search(text)[0]):  # type: ignore[index]
+    for block in _BLOCK.findall(section.search(text)[0]):  # type: ignore[index]
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             lines = part.splitlines(keepends=True)
             size = 1
@@ -39,8 +39,13 @@ def tour(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def run(commands: list[str], data_dir: Path, port: int, directory: Path) -> list[str]:
-    """Run the commands in one shell, as a reader would, and return what each printed."""
+def run(
+    commands: list[str], data_dir: Path, port: int, directory: Path, *, prelude: str = "", timeout: float = 60
+) -> list[str]:
+    """Run the commands in one shell, as a reader would, and return what each printed.
+
+    ``prelude``: shell that comes before them and prints nothing.
+    """
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TURNSTONE_DATA_DIR": str(data_dir),
@@ -50,9 +55,16 @@ def run(commands: list[str], data_dir: Path, port: int, directory: Path) -> list
         command.replace("127.0.0.1:8420", f"127.0.0.1:{port}").replace("~/.local/share/turnstone", f"'{data_dir}'")
         for command in commands
     ]
-    script = "".join(f"{command}\necho '{_MARK}'\n" for command in here)
+    script = prelude + "".join(f"{command}\necho '{_MARK}'\n" for command in here)
     done = subprocess.run(
-        ["bash"], input=script, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=True
+        ["bash"],
+        input=script,
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
     )
     return [part.removeprefix("\n") for part in done.stdout.split(_MARK)[:-1]]
 
@@ -79,8 +91,8 @@ def settings_shown(text: str) -> str:
     return _SETTINGS.search(text)[0]  # type: ignore[index]
 
 
-def rewritten(text: str, outputs: list[str]) -> str:
-    """Return the README with these outputs in the tour, and the settings as they are."""
+def rewritten(text: str, outputs: list[str], section: re.Pattern[str] = TOUR) -> str:
+    """Return the README with these outputs in the tour or another section, and the settings as they are."""
     left = iter(outputs)
 
     def block(match: re.Match[str]) -> str:
@@ -93,7 +105,7 @@ def rewritten(text: str, outputs: list[str]) -> str:
             shown.append("$ " + "".join(lines[:size]) + next(left))
         return "".join(shown)
 
-    text = _TOUR.sub(lambda match: _BLOCK.sub(block, match[0]), text)
+    text = section.sub(lambda match: _BLOCK.sub(block, match[0]), text)
     return _SETTINGS.sub(lambda _: settings_table(), text)
 
 

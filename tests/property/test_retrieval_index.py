@@ -87,6 +87,78 @@ def test_bm25_is_the_formula(entries: list[Entry], question: str) -> None:
         assert found.window[row] == pytest.approx(expected)
 
 
+def walk(entries: list[Entry], place: int, steps: int) -> int | None:
+    """Return the place of the event so many steps away in the same session of the same conversation."""
+    own = [n for n, entry in enumerate(entries) if entry.conversation == entries[place].conversation]
+    at = own.index(place)
+    between = own[min(at, at + steps) : max(at, at + steps) + 1]
+    if not 0 <= at + steps < len(own) or len({entries[n].session for n in between}) > 1:
+        return None
+    return own[at + steps]
+
+
+@given(logs(), texts)
+@settings(max_examples=60, deadline=None)
+def test_windows_sessions_and_coverage_are_what_plain_loops_add_up(entries: list[Entry], question: str) -> None:
+    turns, postings = Turns(), Postings()
+    spoken = [analysis.terms(entry.text) for entry in entries]
+    for entry, terms in zip(entries, spoken, strict=True):
+        postings.add(turns.add(entry, len(terms)), terms)
+    asked = analysis.query_terms(question)
+    view = View(turns, None)
+
+    found = lexical.score(view, postings, asked, DEFAULT)
+    near, own = lexical.cover(view, found.found, np.arange(view.size), DEFAULT)
+
+    def around(place: int, reach: int) -> dict[int, float]:
+        steps = {step: walk(entries, place, step) for step in range(-reach, reach + 1)}
+        return {at: DEFAULT.window_decay ** abs(step) for step, at in steps.items() if at is not None}
+
+    windows = [around(place, DEFAULT.window) for place in range(len(entries))]
+    lengths = [sum(share * len(spoken[at]) for at, share in window.items()) for window in windows]
+    sessions = sorted({(entry.conversation, entry.session) for entry in entries}, key=str)
+    said = [
+        [term for entry, terms in zip(entries, spoken, strict=True) if (entry.conversation, entry.session) == one
+         for term in terms]
+        for one in sessions
+    ]  # fmt: skip
+
+    def idf(documents: int, holding: int) -> float:
+        return math.log(1 + (documents - holding + 0.5) / (holding + 0.5))
+
+    def saturated(count: float, length: float, mean: float) -> float:
+        norm = DEFAULT.k1 * (1 - DEFAULT.b + DEFAULT.b * length / mean)
+        return count * (DEFAULT.k1 + 1) / (count + norm)
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    words = [word for word in {term.terms[0] for term in asked} if any(word in terms for terms in spoken)]
+    rarity = {word: idf(len(spoken), sum(word in terms for terms in spoken)) for word in words}
+    total = sum(rarity.values()) or 1.0
+    for place, (entry, window) in enumerate(zip(entries, windows, strict=True)):
+        scores = [
+            rarity[word]
+            * saturated(
+                sum(share * spoken[at].count(word) for at, share in window.items()), lengths[place], mean(lengths)
+            )
+            for word in words
+        ]
+        assert found.window[place] == pytest.approx(sum(scores))
+        reached = around(place, DEFAULT.reach)
+        assert near[place] * total == pytest.approx(
+            sum(rarity[word] for word in words if any(word in spoken[at] for at in reached))
+        )
+        assert own[place] * total == pytest.approx(sum(rarity[word] for word in words if word in spoken[place]))
+        scores = [
+            idf(len(said), sum(word in terms for terms in said))
+            * saturated(terms.count(word), len(terms), mean([float(len(one)) for one in said]))
+            for word in words
+            if word in (terms := said[sessions.index((entry.conversation, entry.session))])
+        ]
+        assert found.sessions[view.column("session")[place]] == pytest.approx(sum(scores))
+
+
 @given(logs(), texts, st.data())
 @settings(max_examples=40, deadline=None)
 def test_added_one_by_one_or_at_once_or_embedded_later_is_the_same(
@@ -112,10 +184,12 @@ def test_removed_is_as_if_never_added(entries: list[Entry], question: str, data:
     assert index.remove(gone) == len(gone)
     left = [entry for entry in entries if entry.key not in gone]
 
+    conversations = index.turns.conversations
     removed, never = answer(index, question), answer(built(left), question)
 
     assert dict(removed) == pytest.approx(dict(never), abs=2e-6)
     assert not gone & {key for key, _ in removed}
+    assert set(index.turns._session_numbers) == {(conversations.index(e.conversation), e.session) for e in left}
     words = {term for entry in left for term in analysis.terms(entry.text)}
     erased = {term for entry in entries for term in analysis.terms(entry.text)} - words
     assert not any(word in index._postings for word in erased)

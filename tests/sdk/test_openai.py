@@ -88,6 +88,24 @@ async def test_items_come_back_as_they_were_sent(client: AsyncOpenAI) -> None:
     assert (call.arguments, call.id[:3]) == ('{"city": "Lisbon"}', "fc_")
 
 
+async def test_a_conversation_begins_with_up_to_twenty_items(client: AsyncOpenAI) -> None:
+    many: list[Any] = [{"role": "user", "content": str(number)} for number in range(21)]
+    made = await client.conversations.create(items=many[:20], metadata={"a": "b"})
+    assert made.metadata == {"a": "b"}
+    created = await client.conversations.items.create(
+        made.id, items=many[:20], include=["message.input_image.image_url", "reasoning.encrypted_content"]
+    )
+    assert len(created.data) == 20
+    assert len((await client.conversations.items.list(made.id, limit=100)).data) == 40
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.conversations.create(items=many)
+    assert refused.value.param == "items"
+    wrong: Any = "no object"
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.conversations.update(made.id, metadata=wrong)
+    assert refused.value.param == "metadata"
+
+
 async def test_pages_in_both_directions(client: AsyncOpenAI) -> None:
     conversation = (await client.conversations.create()).id
     for start in range(0, 45, 15):

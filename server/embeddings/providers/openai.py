@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Meta
 
 from server.embeddings.providers import Spec, Vectors, options_of
-from server.errors import ModelRefused, ProviderUnavailable, TextRefused
+from server.errors import InvalidInput, ModelRefused, ProviderUnavailable, TextRefused
 
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE: Final = 0.25  # seconds
@@ -52,8 +52,18 @@ _answer = msgspec.json.Decoder(_Answer)
 
 
 def open_model(spec: Spec) -> OpenAI:
-    """Return the way to a model; nothing is sent yet."""
-    return OpenAI(spec, options_of(spec, Options))
+    """Return the way to a model; nothing is sent yet. Raises InvalidInput for a URL that holds a secret, or is none."""
+    options = options_of(spec, Options)
+    try:
+        url = httpx.URL(options.url)
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"{options.url!r} is not a URL: {error}", param="options") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise InvalidInput(f"{options.url!r} is not a URL: it must begin with https:// or http://", param="options")
+    if url.userinfo:
+        # The options are stored and shown.
+        raise InvalidInput("a key in the URL would be stored; give it as TURNSTONE_PROVIDER_KEY", param="options")
+    return OpenAI(spec, options)
 
 
 class OpenAI:

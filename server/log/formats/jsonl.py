@@ -47,6 +47,12 @@ class _Kind(msgspec.Struct):
     kind: str | None = None
 
 
+class _Named(msgspec.Struct, forbid_unknown_fields=True):
+    seq: int
+
+
+_NAMING = ("pin", "unpin", "deletion")
+_named_decoder = msgspec.json.Decoder(_Named)
 _generic_decoder = msgspec.json.Decoder(_GenericEvent)
 _kind_decoder = msgspec.json.Decoder(_Kind)
 _metadata_decoder = msgspec.json.Decoder(dict[str, Raw])  # so that numbers stay as they are written
@@ -72,8 +78,9 @@ def read_jsonl(path: Path, user: str | None = None, progress: Progress | None = 
     conversation is taken up wherever it appears: conversations whose lines alternate are yielded again and again, with
     the same `origin_id`. An event without an id gets `<file name>:<line>`. Raises FormatError naming the line.
 
-    From an export every event keeps its place: one without an id gets `seq-<seq>`, an erased one becomes an `erasure`
-    without content. The events of a conversation are read from the file as they are walked.
+    From an export every event keeps its place, but for what retention removed before it: one without an id gets
+    `seq-<seq>`, an erased one becomes an `erasure` without content; what pins and deletions name moves with it (where
+    that is gone, they become an `item`). The events of a conversation are read from the file as they are walked.
     """
     yield from (_read_generic if peek_header(path) is None else _read_export)(path, user, progress)
 
@@ -135,6 +142,7 @@ def _read_generic(path: Path, user: str | None, progress: Progress | None) -> It
 def _read_export(path: Path, user: str | None, progress: Progress | None) -> Iterator[ImportedConversation]:
     forks = _fork_events(path)
     origins: dict[str, str] = {}
+    missing: dict[str, int] = {}  # how many events of each conversation are gone from its beginning
     current: ConversationLine | None = None
 
     def owned() -> Iterator[tuple[ConversationLine, ImportedEvent | None]]:
@@ -142,12 +150,15 @@ def _read_export(path: Path, user: str | None, progress: Progress | None) -> Ite
         for number, line in read_lines(path, progress):
             if isinstance(line, ConversationLine):
                 current = line
+                fork_seq = line.fork_seq or 0
+                shared = fork_seq - missing.get(_shown_parent(line) or "", 0) if line.id in forks else 0
+                missing[line.id] = (line.first or fork_seq + 1) - 1 - shared
                 yield line, None
             elif isinstance(line, EventLine):
                 if current is None or line.conversation != current.id:
                     raise FormatError(path, f"line {number}", f"an event of {line.conversation!r} stands outside it")
                 with problems_at(path, f"line {number}"):
-                    event = _event(line)
+                    event = _event(line, missing[current.id])
                 yield current, event
 
     for conversation_id, group in groupby(owned(), key=lambda entry: entry[0].id):
@@ -178,14 +189,21 @@ def _shown_parent(conversation: ConversationLine) -> str | None:
     return conversation.lineage[-1][0] if conversation.lineage else None
 
 
-def _event(line: EventLine) -> ImportedEvent:
+def _event(line: EventLine, missing: int) -> ImportedEvent:
     text = stored_text(line.metadata, line.metadata_text)
     metadata: dict[str, Any] | None = None if text is None else _metadata_decoder.decode(text)
     if line.erased_at is not None:
         metadata = {"erased_at": line.erased_at, "erased_type": line.type}
     content = stored_text(line.content, line.content_text)
+    kind: EventType = "erasure" if line.erased_at is not None else line.type
+    if missing and content is not None and line.type in _NAMING:
+        moved = _moved(content, missing)
+        if moved is None:
+            kind, metadata = "item", {"source_type": line.type, **(metadata or {})}
+        else:
+            content = moved
     return ImportedEvent(
-        type="erasure" if line.erased_at is not None else line.type,
+        type=kind,
         role=line.role,
         content=None if content is None else Raw(content.encode()),
         id=line.id or f"seq-{line.seq}",
@@ -196,6 +214,15 @@ def _event(line: EventLine) -> ImportedEvent:
         occurred_at=parse_time(line.occurred_at or line.recorded_at),
         metadata=metadata,
     )
+
+
+def _moved(content: str, missing: int) -> str | None:
+    """Return what names an event by its seq for when so many before it are missing; None when it is one of them."""
+    try:
+        seq = _named_decoder.decode(content).seq
+    except msgspec.ValidationError:
+        return content
+    return msgspec.json.encode({"seq": seq - missing}).decode() if seq > missing else None
 
 
 def _fork_events(path: Path) -> dict[str, str]:
