@@ -75,7 +75,7 @@ async def test_the_whole_way_on_a_terminal(terminal: Terminal, client: httpx.Asy
     assert "somebody else is at work on this migration" in stale.stderr
     await terminal.run("cutover", "--force", "a test")
     early = await terminal.run("contract", "wordllama-256", "--yes", "wordllama-256", status=1)
-    assert "is kept for 3 days" in early.stderr
+    assert "is kept for 72 hours" in early.stderr
     back = await terminal.run("rollback", "--reason", "enough")
     assert "everybody reads 'wordllama-256' again: enough" in back.stdout
     wrong = await terminal.run("contract", "new", typed="old\n", status=1)

@@ -296,6 +296,8 @@ def test_a_provider_that_dies_midway_is_waited_for_and_harms_nobody(site: Site, 
     assert (found["stamps"]["embedding"].split()[0], found.get("degraded")) == (OLD, None)
     site.step("rollback", reason="the provider is gone")
     assert site.answered_by("bob") == OLD
+    # To the static model, numbers of the same digits are one: the next verification would find duplicates.
+    assert site.client.delete("/v1/users/bob").is_success
 
 
 FULL = """

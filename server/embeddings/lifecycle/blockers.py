@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from msgspec import structs
@@ -15,6 +15,7 @@ from server.embeddings.lifecycle.gates.gate import Gate
 from server.embeddings.lifecycle.records import Evidence, Record, Refused
 from server.embeddings.lifecycle.routing import WHOLE, Routing
 
+HOUR: Final = timedelta(hours=1)
 NEXT: Final[dict[VersionState, str]] = {
     "draft": "`start` it",
     "writing": "`backfill` comes next",
@@ -132,7 +133,7 @@ def contract(
             return Refused(
                 code="grace_period",
                 message=f"{running.name!r} serves since {running.since:%Y-%m-%d %H:%M}: {version.name!r} is kept for "
-                f"{facts.rules.grace}, for {left} more, so that `rollback` works",
+                f"{facts.rules.grace / HOUR:g} hours, for {left / HOUR:.1f} more, so that `rollback` works",
             )
     if facts.reading:
         return Refused(
