@@ -48,7 +48,7 @@ class Serve:
     def status(self, path: str) -> int | None:
         """Return a GET's status, or None when nobody listens."""
         try:
-            return httpx.get(self.url + path, timeout=5).status_code
+            return httpx.get(self.url + path, timeout=20).status_code
         except httpx.TransportError:
             return None
 

@@ -39,6 +39,7 @@ _LOOK: Final = 1.0  # seconds: within which a worker obeys a pause, and between 
 # Seconds that a batch should take: at full speed, where nobody waits; and when it has to share.
 _LONG, _SHORT = 2.0, 0.25
 _TEXTS: Final = (8, 4096)  # in one batch, at least and at most
+_FIRST: Final = 32  # texts in the first one, since nobody knows yet how long they take
 _WINDOW: Final = 10.0  # seconds that the rate is of
 _BACKOFF: Final = (0.5, 60.0)  # seconds, first and longest
 _OTHERS: Final = 0.5  # seconds until what other workers had is looked at again
@@ -169,7 +170,7 @@ class Worker:
 
     def _texts(self, model: Model, pacer: Pacer) -> int:
         if not self._speed:
-            return model.batch
+            return min(model.batch, _FIRST)
         seconds = _LONG if pacer.pace.duty >= 1 else _SHORT
         return max(_TEXTS[0], min(_TEXTS[1], int(self._speed * seconds)))
 

@@ -22,6 +22,7 @@ from server.log.stored import COLUMNS, from_row
 
 SECONDS: Final = 5.0  # that the rate is measured for, at most
 _SAMPLE: Final = 400  # events
+_FIRST, _AT_ONCE = 32, 256  # texts: to begin with, and between two looks at the clock
 _PAGE: Final = 8192 - 24  # bytes that rows can have of a page
 _ROW: Final = 24 + 8 + 16 + 8 + 8 + 40 + 4 + 4  # bytes of a row beside its vector: header, key, hash, pointer
 _KEY_ENTRY: Final = 70  # bytes that a row has in the index of the primary key, whose pages are two thirds full
@@ -96,8 +97,8 @@ def bare_rate(model: Model, texts: Sequence[str], *, seconds: float = SECONDS) -
     """Return how many of these texts a model embeds in a second, alone; 0 without texts. Blocking."""
     if not texts:
         return 0.0
-    size = min(len(texts), 8 * model.batch)
-    model.embed_documents(texts[: model.batch])  # what is slow only once
+    size = min(len(texts), _AT_ONCE)
+    model.embed_documents(texts[:_FIRST])  # what is slow only once
     source = cycle(texts)
     done, began = 0, time.perf_counter()
     while (spent := time.perf_counter() - began) < seconds and (done < len(texts) or spent < seconds / 5):

@@ -81,6 +81,8 @@ class OpenAI:
         )
         self._lock = threading.Lock()
         self._next = 0.0  # when the rate limit lets the next request go
+        self._sent = 0  # requests on their way
+        self._closed = False
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, each cut to ``max_characters``.
@@ -97,8 +99,26 @@ class OpenAI:
         return _vectors(self._send(msgspec.json.encode(body)), len(texts))
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections, once nothing is on its way: a client that is closed before leaks what comes back."""
+        with self._lock:
+            self._closed = True
+            idle = not self._sent
+        if idle:
+            self._client.close()
+
+    def _post(self, body: bytes) -> httpx.Response:
+        with self._lock:
+            if self._closed:
+                raise ProviderUnavailable(f"{self._url} is not used any more")
+            self._sent += 1
+        try:
+            return self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+        finally:
+            with self._lock:
+                self._sent -= 1
+                last = self._closed and not self._sent
+            if last:
+                self._client.close()
 
     def _send(self, body: bytes) -> bytes:
         problem = ""
@@ -106,8 +126,8 @@ class OpenAI:
             wait = 0.0
             self._keep_to_rate()
             try:
-                answer = self._client.post(self._url, content=body, headers={"content-type": "application/json"})
-            except (httpx.TransportError, RuntimeError) as error:  # the latter: it was closed meanwhile
+                answer = self._post(body)
+            except httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if answer.status_code == httpx.codes.OK:

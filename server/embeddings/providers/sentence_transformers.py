@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -36,10 +36,14 @@ def open_model(spec: Spec) -> SentenceTransformers:
     return SentenceTransformers(model)
 
 
+_AT_ONCE: Final = 32  # texts that the model sees at once, padded to the longest of them
+
+
 class SentenceTransformers:
     """A loaded model; what a text has beyond its longest input is left out."""
 
-    batch = 32
+    # The library sorts what it is given by length, so that the more it has the less it pads.
+    batch = 8 * _AT_ONCE
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -47,7 +51,7 @@ class SentenceTransformers:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts."""
         encoded = self._model.encode(
-            list(texts), batch_size=self.batch, show_progress_bar=False, convert_to_numpy=True, prompt=""
+            list(texts), batch_size=_AT_ONCE, show_progress_bar=False, convert_to_numpy=True, prompt=""
         )
         return np.asarray(encoded, np.float32)
 

@@ -23,9 +23,11 @@ _SPACE = b" \t\r\n"
 _QUOTE, _COMMA = b'",'
 _OPENING, _CLOSING = b"[{", b"]}"
 # Up to the next bracket (at the top also comma), stepping over complete strings; an unfinished string stops the match
-# at its quote. Possessive throughout, so that a match never backtracks.
-_NESTED = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
-_TOP = re.compile(rb'(?:[^"\[\]{},]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+# at its quote. What repeats is possessive, so that a match never backtracks; but for groups, which Python 3.11 before
+# 3.11.5 matches wrongly then (CPython's issue 106052), and where there is nothing to try again.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*", re.DOTALL)
+_TOP = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*", re.DOTALL)
 
 
 def read_elements(path: Path, progress: Progress | None = None) -> Iterator[tuple[int, bytes]]:
