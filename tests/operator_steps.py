@@ -37,8 +37,12 @@ class Operator:
         return await self.client.post(f"{PATH}/{action}", json=body, timeout=60)
 
     async def step(self, action: str, **body: Any) -> dict[str, Any]:
-        """Take a step that is let through."""
-        answer = await self.post(action, **body)
+        """Take a step that is let through; what was being read a moment ago may be dropped in a moment."""
+        async with asyncio.timeout(15):
+            while (answer := await self.post(action, **body)).status_code == 409:
+                if answer.json()["error"]["code"] != "still_read":
+                    break
+                await asyncio.sleep(0.1)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
