@@ -1,22 +1,16 @@
-"""How far families have come, asked by many searches at once in one round trip.
-
-As with ``server.log.heads``, a request never joins a look-up that is in flight, but the next one: what it is told is at
-least as new as the request itself.
-"""
+"""How far families have come, asked by many searches at once in one round trip."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from server.database.connections import Database, hot_connection
 from server.database.ids import ConversationId, user_key
+from server.database.lookups import Lookups
 from server.database.round_trip import SETTING_TENANT, Statement, array, round_trip, text_array, uuid_array
 from server.database.tenant import Tenant
-from server.errors import NotFound
 from server.search.family import EMBEDDED, STATE, Family, Stamp
 
 MAX_BATCH: Final = 64
@@ -46,21 +40,17 @@ CROSS JOIN LATERAL (
 """)
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
-    """``id`` None: a user is asked for."""
+class _Kind(NamedTuple):
+    """What one statement asks for: users by their names, or conversations by their ids."""
 
-    tenant: Tenant
+    tenant: int
     version: int
-    user_key: int
-    id: UUID | None
-    user: str | None
-    answer: asyncio.Future[tuple[Family, Stamp]]
+    users: bool
 
-    def goes_with(self, other: _Request) -> bool:
-        """Whether one statement asks for both."""
-        same = self.tenant.id == other.tenant.id and self.version == other.version
-        return same and (self.id is None) == (other.id is None)
+
+class _Key(NamedTuple):
+    user_key: int
+    name: str | UUID
 
 
 class Stamps:
@@ -68,74 +58,37 @@ class Stamps:
 
     def __init__(self, database: Database, *, lanes: int = 2) -> None:
         self._database = database
-        self._lanes = lanes
-        self._waiting: deque[_Request] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lookups: Lookups[_Kind, _Key, tuple[Family, Stamp]] = Lookups(
+            self._look_up, at_once=MAX_BATCH, lanes=lanes
+        )
 
     async def of_user(self, tenant: Tenant, user: str, version: int) -> tuple[Family, Stamp]:
         """Return a user's family and its state; one that nobody knows has no conversations.
 
         Raises DatabaseUnavailable.
         """
-        return await self._ask(tenant, version, user_key(tenant.salt, "user", user), None, user)
+        key = _Key(user_key(tenant.salt, "user", user), user)
+        return await self._lookups.ask(_Kind(tenant.id, version, users=True), key)
 
     async def of_conversation(self, tenant: Tenant, at: ConversationId, version: int) -> tuple[Family, Stamp]:
         """Return the family that a conversation belongs to; raises NotFound and DatabaseUnavailable."""
-        return await self._ask(tenant, version, at.user_key, at.uuid, None)
+        return await self._lookups.ask(_Kind(tenant.id, version, users=False), _Key(at.user_key, at.uuid))
 
-    async def _ask(
-        self, tenant: Tenant, version: int, key: int, at: UUID | None, user: str | None
-    ) -> tuple[Family, Stamp]:
-        answer: asyncio.Future[tuple[Family, Stamp]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(tenant, version, key, at, user, answer))
-        if len(self._tasks) < self._lanes:
-            task = asyncio.create_task(self._run_lane())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await answer
-
-    async def _run_lane(self) -> None:
-        while batch := self._take():
-            try:
-                await self._look_up(batch)
-            except Exception as error:
-                for request in batch:
-                    if not request.answer.done():
-                        request.answer.set_exception(error)
-
-    def _take(self) -> list[_Request]:
-        """Take the next batch: requests that go with the oldest."""
-        batch: list[_Request] = []
-        left: deque[_Request] = deque()
-        for request in self._waiting:
-            if request.answer.done():  # its client has gone
-                continue
-            if len(batch) < MAX_BATCH and (not batch or request.goes_with(batch[0])):
-                batch.append(request)
-            else:
-                left.append(request)
-        self._waiting = left
-        return batch
-
-    async def _look_up(self, batch: list[_Request]) -> None:
-        tenant = batch[0].tenant.id
-        values = {
-            "tenant": tenant,
-            "version": batch[0].version,
-            "keys": array(request.user_key for request in batch),
+    async def _look_up(self, kind: _Kind, keys: Sequence[_Key]) -> list[tuple[Family, Stamp] | None]:
+        values: dict[str, object] = {
+            "tenant": kind.tenant,
+            "version": kind.version,
+            "keys": array(key.user_key for key in keys),
         }
-        if batch[0].id is None:
-            values["users"] = text_array([str(request.user).encode() for request in batch])
+        if kind.users:
+            values["users"] = text_array([str(key.name).encode() for key in keys])
             call = _OF_USERS(values)
         else:
-            values["ids"] = uuid_array(request.id for request in batch if request.id is not None)
+            values["ids"] = uuid_array(key.name for key in keys if isinstance(key.name, UUID))
             call = _OF_CONVERSATIONS(values)
         async with hot_connection(self._database) as connection:
             rows = await round_trip(connection, [SETTING_TENANT(values), call])
+        found: list[tuple[Family, Stamp] | None] = [None] * len(keys)
         for place, user, *stamp in rows:
-            request = batch[place - 1]
-            if not request.answer.done():
-                request.answer.set_result((Family(tenant, request.user_key, user), Stamp(*stamp)))
-        for request in batch:
-            if not request.answer.done():
-                request.answer.set_exception(NotFound("no such conversation"))
+            found[place - 1] = Family(kind.tenant, keys[place - 1].user_key, user), Stamp(*stamp)
+        return found
