@@ -16,9 +16,11 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.access.caller import Caller
+from server.access.tenants import find_tenant
 from server.api.json_text import check_text
 from server.api.services import Services
 from server.database.ids import ConversationId, parse_conversation_id
+from server.database.tenant import Tenant
 from server.errors import BadRequest, InvalidInput, NotFound, TooLarge
 
 T = TypeVar("T")
@@ -39,6 +41,20 @@ async def admit(request: Call, scope: str) -> Caller:
     caller = await services(request).authenticator.caller(header(request, b"authorization"))
     caller.require(scope)
     return caller
+
+
+async def admit_operator(request: Call) -> Caller:
+    """Return the operator who is calling; raises as ``admit`` does, and Forbidden for anybody else."""
+    caller = await admit(request, "admin")
+    caller.require_operator()
+    return caller
+
+
+async def named_tenant(request: Call, caller: Caller, reference: str | None) -> Tenant:
+    """Return the tenant that is meant: the caller's own, or for an operator the one named; raises NotFound."""
+    if reference is None:
+        return caller.tenant
+    return (await find_tenant(services(request).database, reference, caller=caller.tenant)).tenant
 
 
 def header(request: Call, name: bytes) -> str | None:

@@ -12,7 +12,7 @@ from server.access import keys
 from server.access.caller import Caller
 from server.access.key_format import wire_id
 from server.api.documentation import document
-from server.api.edge import Call, admit, decode, read_query, reply, services
+from server.api.edge import Call, admit_operator, decode, read_query, reply, services
 from server.api.migration_presented import (
     names_of,
     present_done,
@@ -65,13 +65,6 @@ class HistoryQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 _add = msgspec.json.Decoder(AddVersion)
 
 
-async def operator(request: Call) -> Caller:
-    """Return the operator who calls; raises Forbidden for anybody else."""
-    caller = await admit(request, "admin")
-    caller.require_operator()
-    return caller
-
-
 async def who(request: Call, caller: Caller) -> str:
     """Return what the history names: the key, by its name and id."""
     key = await keys.get_key(services(request).database, caller.tenant.id, wire_id(caller.key_id))
@@ -88,7 +81,7 @@ async def who(request: Call, caller: Caller) -> str:
     ),
 )
 async def list_embedding_versions(request: Call) -> Response[bytes]:
-    await operator(request)
+    await admit_operator(request)
     return reply(VersionList(data=present_versions(await services(request).migration.stored())))
 
 
@@ -112,7 +105,7 @@ async def list_embedding_versions(request: Call) -> Response[bytes]:
     ),
 )
 async def add_embedding_version(request: Call) -> Response[bytes]:
-    caller = await operator(request)
+    caller = await admit_operator(request)
     given = await decode(request, _add)
     spec = Spec(**{name: getattr(given, name) for name in _SPEC} | {"provider": given.provider.replace("-", "_")})
     try:
@@ -133,7 +126,7 @@ async def add_embedding_version(request: Call) -> Response[bytes]:
     ),
 )
 async def get_migration(request: Call) -> Response[bytes]:
-    await operator(request)
+    await admit_operator(request)
     return reply(present_migration(await services(request).migration.show()))
 
 
@@ -148,7 +141,7 @@ async def get_migration(request: Call) -> Response[bytes]:
     ),
 )
 async def get_migration_history(request: Call) -> Response[bytes]:
-    await operator(request)
+    await admit_operator(request)
     query = read_query(request, HistoryQuery)
     stored = await services(request).migration.stored()
     return reply(present_history(stored, query.version, query.newest))

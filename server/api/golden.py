@@ -11,9 +11,8 @@ from litestar.params import FromPath
 from msgspec import Meta
 
 from server.access import tenants
-from server.access.caller import Caller
 from server.api.documentation import document
-from server.api.edge import Call, admit, decode, decoded, read_query, reply, services
+from server.api.edge import Call, admit_operator, decode, decoded, named_tenant, read_query, reply, services
 from server.database.tenant import Tenant
 from server.embeddings.lifecycle.golden import GoldenSet, Question, Unusable
 from server.embeddings.migration import golden
@@ -165,9 +164,9 @@ _approve = msgspec.json.Decoder(ApproveGolden)
     ),
 )
 async def add_golden(request: Call) -> Response[bytes]:
-    caller = await _operator(request)
+    caller = await admit_operator(request)
     command = await decode(request, _add)
-    tenant = await _tenant(request, caller, command.tenant)
+    tenant = await named_tenant(request, caller, command.tenant)
     read = _read(command)
     stored, left_out = await golden.add(services(request).database, tenant, read)
     shown = [LeftOut(id=one.id, why=one.why) for one in left_out]
@@ -186,8 +185,8 @@ async def add_golden(request: Call) -> Response[bytes]:
     ),
 )
 async def list_golden(request: Call) -> Response[bytes]:
-    caller = await _operator(request)
-    tenant = await _tenant(request, caller, read_query(request, GoldenQuery).tenant)
+    caller = await admit_operator(request)
+    tenant = await named_tenant(request, caller, read_query(request, GoldenQuery).tenant)
     found = await golden.listing(services(request).database, tenant)
     return reply(GoldenList(data=[GoldenReply(**_fields(tenant, one)) for one in found]))
 
@@ -205,8 +204,8 @@ async def list_golden(request: Call) -> Response[bytes]:
     ),
 )
 async def get_golden(request: Call, name: FromPath[str]) -> Response[bytes]:
-    caller = await _operator(request)
-    tenant = await _tenant(request, caller, read_query(request, GoldenQuery).tenant)
+    caller = await admit_operator(request)
+    tenant = await named_tenant(request, caller, read_query(request, GoldenQuery).tenant)
     stored, questions = await golden.get(services(request).database, tenant, decoded(name, _MISSING))
     return reply(WholeGolden(**_fields(tenant, stored), data=[_shown(one) for one in questions]))
 
@@ -226,9 +225,9 @@ async def get_golden(request: Call, name: FromPath[str]) -> Response[bytes]:
     ),
 )
 async def approve_golden(request: Call, name: FromPath[str]) -> Response[bytes]:
-    caller = await _operator(request)
+    caller = await admit_operator(request)
     command = await decode(request, _approve)
-    tenant = await _tenant(request, caller, read_query(request, GoldenQuery).tenant)
+    tenant = await named_tenant(request, caller, read_query(request, GoldenQuery).tenant)
     approved = await golden.approve(
         services(request).database, tenant, decoded(name, _MISSING), command.version, who=caller.actor
     )
@@ -248,23 +247,11 @@ async def approve_golden(request: Call, name: FromPath[str]) -> Response[bytes]:
     ),
 )
 async def delete_golden(request: Call, name: FromPath[str]) -> Response[bytes]:
-    caller = await _operator(request)
-    tenant = await _tenant(request, caller, read_query(request, GoldenQuery).tenant)
+    caller = await admit_operator(request)
+    tenant = await named_tenant(request, caller, read_query(request, GoldenQuery).tenant)
     wanted = decoded(name, _MISSING)
     await golden.remove(services(request).database, tenant, wanted)
     return reply(DeletedGolden(name=wanted))
-
-
-async def _operator(request: Call) -> Caller:
-    caller = await admit(request, "admin")
-    caller.require_operator()
-    return caller
-
-
-async def _tenant(request: Call, caller: Caller, reference: str | None) -> Tenant:
-    if reference is None:
-        return caller.tenant
-    return (await tenants.find_tenant(services(request).database, reference, caller=caller.tenant)).tenant
 
 
 def _read(command: AddGolden) -> GoldenSet:

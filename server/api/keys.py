@@ -12,12 +12,11 @@ from msgspec import Meta
 
 from schema.vocabulary import Scope
 from server.access import keys
-from server.access.caller import Caller
 from server.access.key_format import parse_id
 from server.access.keys import Key
-from server.access.tenants import find_tenant, wire_id
+from server.access.tenants import wire_id
 from server.api.documentation import Answer, document
-from server.api.edge import Call, admit, decode, decoded, read_query, reply, services
+from server.api.edge import Call, admit, decode, decoded, named_tenant, read_query, reply, services
 from server.errors import InvalidInput, NotFound
 
 _KEY_ID = "key_0196996af0f07c3a9f4e5d6c7b8a9012"
@@ -146,13 +145,6 @@ def present(key: Key) -> KeyReply:
     )
 
 
-async def _tenant_id(request: Call, caller: Caller, reference: str | None) -> int:
-    """Return the tenant that is meant: the caller's own, or for an operator the one named; raises NotFound."""
-    if reference is None:
-        return caller.tenant.id
-    return (await find_tenant(services(request).database, reference, caller=caller.tenant)).tenant.id
-
-
 @post(
     "/v1/keys",
     **document(
@@ -173,7 +165,7 @@ async def create_key(request: Call) -> Response[bytes]:
     command = await decode(request, _create)
     made, secret = await keys.create_key(
         services(request).database,
-        await _tenant_id(request, caller, command.tenant),
+        (await named_tenant(request, caller, command.tenant)).id,
         name=command.name,
         scopes=command.scopes,
         expires_at=command.expires_at,
@@ -202,7 +194,7 @@ async def list_keys(request: Call) -> Response[bytes]:
         raise InvalidInput(f"after is {query.after!r}; give the id of a key", param="after")
     found, has_more = await keys.list_keys(
         services(request).database,
-        await _tenant_id(request, caller, query.tenant),
+        (await named_tenant(request, caller, query.tenant)).id,
         after=after,
         limit=query.limit,
         descending=query.order == "desc",
@@ -226,7 +218,7 @@ async def list_keys(request: Call) -> Response[bytes]:
 )
 async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
-    tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
+    tenant_id = (await named_tenant(request, caller, read_query(request, KeyQuery).tenant)).id
     return reply(
         present(await keys.get_key(services(request).database, tenant_id, decoded(key, "there is no such key")))
     )
@@ -246,7 +238,7 @@ async def get_key(request: Call, key: FromPath[str]) -> Response[bytes]:
 )
 async def revoke_key(request: Call, key: FromPath[str]) -> Response[bytes]:
     caller = await admit(request, "admin")
-    tenant_id = await _tenant_id(request, caller, read_query(request, KeyQuery).tenant)
+    tenant_id = (await named_tenant(request, caller, read_query(request, KeyQuery).tenant)).id
     return reply(
         present(await keys.revoke_key(services(request).database, tenant_id, decoded(key, "there is no such key")))
     )

@@ -11,8 +11,8 @@ from litestar.handlers.http_handlers import HTTPRouteHandler
 from msgspec import Meta
 
 from server.api.documentation import document
-from server.api.edge import Call, decode_bytes, read_body, reply, services
-from server.api.embeddings import operator, who
+from server.api.edge import Call, admit_operator, decode_bytes, read_body, reply, services
+from server.api.embeddings import who
 from server.api.migration_presented import PERCENT, names_of, present_done, present_record, present_routing
 from server.api.migration_shapes import PATH, TAG, ComparedReply, DoneReply, Epoch, Text, VersionName
 from server.embeddings.lifecycle import commands
@@ -101,7 +101,7 @@ def _step(
     decoder = msgspec.json.Decoder(shape)
 
     async def handler(request: Call) -> Response[bytes]:
-        caller = await operator(request)
+        caller = await admit_operator(request)
         given = decode_bytes(await read_body(request) or b"{}", decoder)
         return reply(await run(request, given, await who(request, caller)))
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from server.access import tenants
 from server.access.tenants import MAX_RETENTION_DAYS, NAME_PATTERN, UNCHANGED, TenantRow
 from server.api.documentation import Answer, document
-from server.api.edge import Call, admit, decode, decoded, read_query, reply, services
+from server.api.edge import Call, admit, admit_operator, decode, decoded, read_query, reply, services
 from server.errors import Conflict, Forbidden, InvalidInput, NotFound
 from server.log.erase import erase_tenant
 
@@ -118,8 +118,7 @@ class DeletedTenant(msgspec.Struct, kw_only=True):
     ),
 )
 async def create_tenant(request: Call) -> Response[bytes]:
-    caller = await admit(request, "admin")
-    caller.require_operator()
+    await admit_operator(request)
     command = await decode(request, _create)
     made = await tenants.create_tenant(services(request).database, command.name, retention_days=command.retention_days)
     return reply(present(made), 201)
@@ -136,8 +135,7 @@ async def create_tenant(request: Call) -> Response[bytes]:
     ),
 )
 async def list_tenants(request: Call) -> Response[bytes]:
-    caller = await admit(request, "admin")
-    caller.require_operator()
+    await admit_operator(request)
     query = read_query(request, TenantQuery)
     after = None if query.after is None else tenants.parse_id(query.after)
     if query.after is not None and after is None:
@@ -214,8 +212,7 @@ async def update_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]
     ),
 )
 async def delete_tenant(request: Call, tenant: FromPath[str]) -> Response[bytes]:
-    caller = await admit(request, "admin")
-    caller.require_operator()
+    caller = await admit_operator(request)
     database = services(request).database
     found = await tenants.find_tenant(database, decoded(tenant, "there is no such tenant"), caller=caller.tenant)
     if found.tenant.operator:
