@@ -32,6 +32,7 @@ from tests.embedding_server import EmbeddingServer
 
 PATIENCE = 30.0  # seconds
 CHUNK = 500  # events in one append
+DIMENSIONS = 12  # of a candidate that is served
 
 
 def spec_of(served: EmbeddingServer, **options: object) -> Spec:

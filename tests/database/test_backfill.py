@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,7 @@ from server.database.upgrade import upgrade
 from server.embeddings import lane
 from server.embeddings.backfill import backlog, worker
 from server.embeddings.backfill.worker import Worker
-from server.embeddings.model import Model, open_model
+from server.embeddings.model import Model
 from server.embeddings.providers import openai
 from server.embeddings.relations import ensure_first
 from server.log import conversations, erase
@@ -40,24 +40,11 @@ from tests.database.candidates import (
     write_log,
 )
 from tests.database.test_embeddings import caught_up, embedding, hold_against_log
-from tests.embedding_server import EmbeddingServer, embedding_server
+from tests.embedding_server import EmbeddingServer
 
 KILLS = 10
 FRESH = backlog._FRESH
 MINE = "FROM pg_stat_activity WHERE usename = 'turnstone_worker' AND datname = current_database()"
-
-
-@pytest.fixture
-def served() -> Iterator[EmbeddingServer]:
-    with embedding_server(12) as server:
-        yield server
-
-
-@pytest.fixture
-def words(served: EmbeddingServer) -> Iterator[Model]:
-    model = open_model(spec_of(served))
-    yield model
-    model.close()
 
 
 @pytest.fixture(autouse=True)

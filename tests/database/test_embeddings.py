@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -367,12 +367,6 @@ def _of(data_dir: Path) -> Address:
     address = running(data_dir, None)
     assert address is not None
     return address
-
-
-@pytest.fixture
-def served() -> Iterator[EmbeddingServer]:
-    with embedding_server(12) as server:
-        yield server
 
 
 def add_version(address: Address, spec: Spec, name: str = "second", state: VersionState = "verified") -> int:

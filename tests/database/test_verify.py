@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
 import psycopg
@@ -25,24 +24,9 @@ from server.errors import ModelRefused
 from server.log import conversations, erase
 from server.log.append import Appender
 from tests.conftest import the_tenant
-from tests.database.candidates import add_candidate, change, count, rows, run, said, spec_of, write_log
+from tests.database.candidates import DIMENSIONS, add_candidate, change, count, rows, run, said, spec_of, write_log
 from tests.database.test_embeddings import embedding
-from tests.embedding_server import EmbeddingServer, embedding_server
-
-DIMENSIONS = 12
-
-
-@pytest.fixture
-def served() -> Iterator[EmbeddingServer]:
-    with embedding_server(DIMENSIONS) as server:
-        yield server
-
-
-@pytest.fixture
-def words(served: EmbeddingServer) -> Iterator[Model]:
-    model = open_model(spec_of(served))
-    yield model
-    model.close()
+from tests.embedding_server import EmbeddingServer
 
 
 @pytest.fixture(autouse=True)
