@@ -112,8 +112,9 @@ class Timeline:
         """Take a step and remember from when on what it allows holds; raises Refused, which changes nothing."""
         since = time.time()
         done = self._fleet.step(action, **body)
-        if done.get("behind"):
-            raise SystemExit(f"after {action}, {done['behind']} do not follow: the servers are too slow to say more")
+        if done.get("behind"):  # a server follows once it has opened the candidate's model
+            epoch = done["routing"]["epoch"]
+            self._fleet.until(lambda found: all(one["epoch"] >= epoch for one in found["servers"]), "all servers")
         self._eras.append(_Era(since, time.time(), self._routing(done["routing"])))
         return done
 
